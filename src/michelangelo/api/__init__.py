@@ -1,0 +1,1 @@
+"""The API: every kind that the platform knows, by version. It holds schemas; behaviour is elsewhere."""

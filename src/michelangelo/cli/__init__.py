@@ -1,0 +1,1 @@
+"""mactl: one verb per file, loaded when it is called."""

@@ -1,0 +1,1 @@
+"""Durable execution: journal, driver, replay. Start at journal.py, the protocol."""

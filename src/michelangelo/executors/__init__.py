@@ -1,0 +1,1 @@
+"""Where attempts of tasks run. Start at base.py, the protocol."""

@@ -1,0 +1,37 @@
+"""Label, annotation and finalizer keys that have a meaning, in one place. It holds names only.
+
+Upstream's keys are kept (`michelangelo/worker_queue` …); ours follow the same prefix.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "PIPELINE",
+    "PIPELINE_RUN",
+    "REVISION",
+    "SIGNAL",
+    "SPEC_UPDATE_TIMESTAMP",
+    "TASK",
+    "UNIFLOW_CACHE_VERSION",
+    "UNIFLOW_INPUT_HASH",
+    "UNIFLOW_TASK_PATH",
+    "UPDATE_TIMESTAMP",
+    "WORKER_QUEUE",
+]
+
+PIPELINE: Final = "pipeline.michelangelo/name"
+"""Label on Revisions and PipelineRuns: the pipeline they belong to."""
+REVISION: Final = "michelangelo/revision"
+PIPELINE_RUN: Final = "michelangelo/pipeline-run"
+"""Label on TaskRuns and Signals: the run that they belong to."""
+TASK: Final = "michelangelo/task"
+SIGNAL: Final = "michelangelo/signal"
+"""Label on Signals and on the TaskRuns that wait for one: the signal's name."""
+WORKER_QUEUE: Final = "michelangelo/worker_queue"
+UPDATE_TIMESTAMP: Final = "michelangelo/UpdateTimestamp"
+SPEC_UPDATE_TIMESTAMP: Final = "michelangelo/SpecUpdateTimestamp"
+UNIFLOW_TASK_PATH: Final = "michelangelo/uniflow-task-path"
+UNIFLOW_INPUT_HASH: Final = "michelangelo/uniflow-input-hash"
+UNIFLOW_CACHE_VERSION: Final = "michelangelo/uniflow-cache-version"

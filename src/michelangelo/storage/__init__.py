@@ -1,0 +1,1 @@
+"""The Store: keys, revisions, bytes. It knows no kind. Start at store.py, the protocol."""

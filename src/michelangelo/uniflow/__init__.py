@@ -1,0 +1,1 @@
+"""The SDK that users write pipelines with (re-exports come here)."""

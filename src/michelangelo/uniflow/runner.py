@@ -1,0 +1,115 @@
+"""The Runner protocol: how `uniflow` reaches whatever executes it, without importing any of it.
+
+Two sides meet here. `RunContext` is what a call to a task inside a running workflow is handed to; the engine's driver
+implements it. `Runner` starts a new run when a workflow is called from plain Python; its one provider is
+`michelangelo.app`, resolved by name in `resolve_runner`: the only upward call of the package, declared in the import
+contracts and tested.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from michelangelo.uniflow.task import Future, Task
+    from michelangelo.uniflow.workflow import Workflow
+
+__all__ = ["RunContext", "RunOptions", "Runner", "current_run", "enter_run", "leave_run", "resolve_runner"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a workflow that is called from plain Python is run."""
+
+    project: str = ""
+    """Empty: the default project."""
+    resume: str | None = None
+    """None: a new run; "": the newest unfinished run of this workflow; else a run's name."""
+    force: bool = False
+    """With `resume`: go on although the code changed."""
+    ephemeral: bool = False
+    """Keep nothing: memory store, temporary blobs."""
+
+
+class RunContext(Protocol):
+    """A run in progress, as the code of a workflow sees it. All calls come from the thread of the workflow;
+    from any other thread they raise ForeignThreadError."""
+
+    @property
+    def run_name(self) -> str: ...
+
+    @property
+    def project(self) -> str: ...
+
+    def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
+        """Begin a step. `task.options` holds the options after `with_overrides`."""
+        ...
+
+    def call_workflow(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run a nested workflow in a scope of its own, and return its result."""
+        ...
+
+    def wait(
+        self, futures: Sequence[Future[Any]], *, count: int, timeout_seconds: float | None = None
+    ) -> list[Future[Any]]:
+        """Block until `count` of `futures` have ended, or the time is over; the ended ones in completion order.
+
+        What it returns is journaled when it depends on time (`timeout_seconds`), so replay repeats it.
+        """
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+    def wait_for_signal(self, name: str, *, timeout_seconds: float | None = None) -> Any:
+        """The payload of the next unconsumed signal `name`; TimeoutError when the time is over."""
+        ...
+
+    def now(self) -> datetime:
+        """Journaled: the instant of the first execution, timezone-aware UTC."""
+        ...
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that depend only on the run, the call site and the n-th call there: the seed of `random` and `uuid`."""
+        ...
+
+
+class Runner(Protocol):
+    """Runs a workflow from plain Python to its end."""
+
+    def run(
+        self,
+        workflow: Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: RunOptions,
+    ) -> Any:
+        """The workflow's result. Raises what the workflow raised."""
+        ...
+
+
+_entered: list[RunContext] = []
+
+
+def current_run() -> RunContext | None:
+    """The run that this process is driving, also for a foreign thread (which the run then refuses)."""
+    return _entered[-1] if _entered else None
+
+
+def enter_run(context: RunContext) -> None:
+    """Make `context` the current run, for the driver."""
+    _entered.append(context)
+
+
+def leave_run(context: RunContext) -> None:
+    _entered.remove(context)
+
+
+def resolve_runner() -> Runner:
+    """The one provider. By name, so that `import michelangelo.uniflow` stays light and the rooms stay layered."""
+    return cast(Runner, importlib.import_module("michelangelo.app.runner").EmbeddedRunner())
