@@ -81,9 +81,7 @@ class Client(Protocol):
         """`metadata.generateName` is honoured. Where the kind has a status subresource, `status` is dropped."""
         ...
 
-    def update(
-        self, obj: Object, *, subresource: Literal["", "status"] = "", dry_run: bool = False
-    ) -> Object:
+    def update(self, obj: Object, *, subresource: Literal["", "status"] = "", dry_run: bool = False) -> Object:
         """Replace. With `metadata.resourceVersion` set it must be the current one, else ConflictError."""
         ...
 

@@ -49,9 +49,7 @@ class RunContext(Protocol):
         """Begin a step. `task.options` holds the options after `with_overrides`."""
         ...
 
-    def call_workflow(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def call_workflow(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a nested workflow in a scope of its own, and return its result."""
         ...
 

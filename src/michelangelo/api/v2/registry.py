@@ -68,9 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind("Revision", "revisions", "revision", short_names=("rev",), categories=_ML),
         Kind("PipelineRun", "pipelineruns", "pipeline_run", short_names=("pr",), categories=_ML),
         # The journal: written whole by one driver, so its status needs no subresource of its own.
-        Kind(
-            "TaskRun", "taskruns", "task_run", short_names=("tr",), categories=_ML, status_subresource=False
-        ),
+        Kind("TaskRun", "taskruns", "task_run", short_names=("tr",), categories=_ML, status_subresource=False),
         Kind("Signal", "signals", "signal", categories=_ML, status_subresource=False),
         Kind("CachedOutput", "cachedoutputs", "cached_output", short_names=("co",), categories=_ML),
         Kind(
@@ -82,9 +80,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             namespaced=False,
             short_names=("ns",),
         ),
-        Kind(
-            "Event", "events", "event", group="", version="v1", short_names=("ev",), status_subresource=False
-        ),
+        Kind("Event", "events", "event", group="", version="v1", short_names=("ev",), status_subresource=False),
         Kind("Lease", "leases", "lease", group="coordination.k8s.io", version="v1", status_subresource=False),
     )
 }
@@ -95,9 +91,7 @@ def get(kind: str) -> Kind:
     try:
         return KINDS[kind]
     except KeyError:
-        raise errors.NotFoundError(
-            f"there is no kind {kind!r}; the kinds are {', '.join(sorted(KINDS))}"
-        ) from None
+        raise errors.NotFoundError(f"there is no kind {kind!r}; the kinds are {', '.join(sorted(KINDS))}") from None
 
 
 def by_plural(group: str, version: str, plural: str) -> Kind | None:
