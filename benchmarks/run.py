@@ -1,0 +1,122 @@
+"""Run the benchmarks and write RESULTS.md: `python run.py [flows|server|store|steps ...] [--peers DIR] [-k N]`.
+
+A part that is not asked for keeps its last table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import sqlite3
+import sys
+import tempfile
+from importlib import metadata
+from typing import Any
+
+import flows
+import server
+import steps
+import store
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+PARTS = ("flows", "steps", "server", "store")
+TITLES = {
+    "flows": "`python flow.py`, whole process",
+    "steps": "One durable step",
+    "server": "`mactl serve`",
+    "store": "The SQLite store alone",
+}
+AIMS = {
+    "ours:chain10": "≤ 0.4 s whole process",
+    "ours:fan100": "≤ 0.9 s whole process",
+    "import:michelangelo.uniflow (ours)": "≤ bare Python + 0.08 s",
+    "chain of 200, inprocess, survives process loss, ms per step": "≤ 1",
+    "chain of 50, forked, survives process loss, ms per step": "≤ 10",
+    "start to ready, s": "≤ 1",
+    "memory when ready (PSS), MB": "≤ 90",
+    "create, 4 clients, requests/s": "≥ 1,000, no 5xx",
+    "list 500 of 100,000 keys, ms": "≤ 30",
+}
+
+
+def machine() -> str:
+    model = next(
+        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        "unknown CPU",
+    )
+    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("michelangelo-oss", "pydantic", "uvicorn", "starlette"))
+    return (
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, {versions}; load {os.getloadavg()[0]:.1f} at the start"
+    )
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    return str(value).replace("|", "/").replace("\n", " ")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table; `flows` rows also get the ratio to our own row of the same shape."""
+    ours = {row["case"].split(":")[1]: row["wall"] for row in rows if row["case"].startswith("ours:") and "wall" in row}
+    for row in rows:
+        shape = row["case"].split(":")[-1]
+        if shape in ours and "wall" in row:
+            row["× ours"] = row["wall"] / ours[shape]
+        row["aim"] = AIMS.get(row["case"], "")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns.append(columns.pop(columns.index("aim")))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    if part == "flows":
+        with tempfile.TemporaryDirectory() as home:
+            return flows.run(peers=options.peers, home=home, repeats=options.k)
+    return {"server": server, "store": store, "steps": steps}[part].run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--peers", type=pathlib.Path, default=HERE.parents[1] / "shared" / "peers")
+    parser.add_argument("-k", type=int, default=5, help="repeats of each case")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
+    kept = HERE / "results.json"
+    results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    for part in options.parts or PARTS:
+        if part == "flows" and not (options.peers / "run_all.py").exists():
+            print(f"flows: left out, there are no peers' scripts in {options.peers}", file=sys.stderr)
+            continue
+        print(part, flush=True)
+        results[part] = {
+            "date": datetime.date.today().isoformat(),
+            "machine": machine(),
+            "rows": measure(part, options),
+        }
+        kept.write_text(json.dumps(results, indent=1))
+    notes = HERE / "NOTES.md"
+    text = "# Results\n\nWritten by `make bench`; wall and CPU in seconds, rss in MB of the largest process.\n\n"
+    text += notes.read_text() + "\n" if notes.exists() else ""
+    for part in PARTS:
+        if part in results:
+            entry = results[part]
+            text += f"## {TITLES[part]}\n\n{entry['date']}, {entry['machine']}.\n"
+            text += f"Repeat: `.venv/bin/python benchmarks/run.py {part}`\n\n{table(entry['rows'])}\n\n"
+    RESULTS.write_text(text.rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
