@@ -1,0 +1,16 @@
+"""What all tests share: where the checkout is. Everything else belongs to the room that it tests.
+
+Nothing is mocked here. A test that needs a server starts it on a free port of 127.0.0.1 and ends it itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root folder of the project."""
+    return Path(__file__).resolve().parents[1]
