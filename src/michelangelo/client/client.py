@@ -19,6 +19,7 @@ __all__ = [
     "ObjectList",
     "PatchType",
     "Propagation",
+    "Subresource",
     "Watch",
     "WatchEvent",
 ]
@@ -28,6 +29,8 @@ Object = dict[str, Any]
 JsonPatch = list[dict[str, Any]]
 PatchType = Literal["json", "merge"]
 Propagation = Literal["Background", "Foreground", "Orphan"]
+Subresource = Literal["", "status", "finalize"]
+"""`finalize` is for Namespaces only: it writes `spec.finalizers`."""
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
@@ -81,7 +84,7 @@ class Client(Protocol):
         """`metadata.generateName` is honoured. Where the kind has a status subresource, `status` is dropped."""
         ...
 
-    def update(self, obj: Object, *, subresource: Literal["", "status"] = "", dry_run: bool = False) -> Object:
+    def update(self, obj: Object, *, subresource: Subresource = "", dry_run: bool = False) -> Object:
         """Replace. With `metadata.resourceVersion` set it must be the current one, else ConflictError."""
         ...
 
@@ -93,7 +96,7 @@ class Client(Protocol):
         *,
         namespace: str = "",
         patch_type: PatchType = "merge",
-        subresource: Literal["", "status"] = "",
+        subresource: Subresource = "",
         dry_run: bool = False,
     ) -> Object: ...
 
