@@ -1,1 +1,1 @@
-"""Content-addressed blobs and logs, on a local directory or on any fsspec file system."""
+"""Content-addressed blobs and bounded logs: where data goes that is too large for an object."""

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
-    from michelangelo.uniflow.task import Future, Task
+    from michelangelo.uniflow.future import Future
+    from michelangelo.uniflow.task import Task
     from michelangelo.uniflow.workflow import Workflow
 
 __all__ = ["RunContext", "RunOptions", "Runner", "current_run", "enter_run", "leave_run", "resolve_runner"]
@@ -46,7 +47,9 @@ class RunContext(Protocol):
     def project(self) -> str: ...
 
     def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
-        """Begin a step. `task.options` holds the options after `with_overrides`."""
+        """Begin a step. `task.options` holds the options after `with_overrides`; `args` and `kwargs` are bound to the
+        signature already (`Task.bind`). A Future among them (`codecs.futures_in`) is a dependency: the step starts when
+        it has ended, with its `output` in its place; when it failed, this step's future fails with the same error."""
         ...
 
     def call_workflow(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -58,7 +61,10 @@ class RunContext(Protocol):
     ) -> list[Future[Any]]:
         """Block until `count` of `futures` have ended, or the time is over; the ended ones in completion order.
 
-        What it returns is journaled when it depends on time (`timeout_seconds`), so replay repeats it.
+        Without a timeout exactly the first `count`, although more may have ended: so the answer depends on the
+        journaled order of completions alone. With a timeout at most `count`, and what is returned is journaled, so
+        replay repeats it (`timeout_seconds=0` is how `Future.done` asks). Each returned future is settled
+        (`Future.settle`, `Future.fail`).
         """
         ...
 

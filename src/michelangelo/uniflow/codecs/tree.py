@@ -1,0 +1,318 @@
+"""Values to JSON trees and back: the walk, the limits, and the path to whatever cannot be carried.
+
+JSON values are themselves. Everything else is a leaf `{"$codec": "<name>", …}` that holds its data inline or names a
+blob (`"blob": "sha256:<hex>", "size": n`). A tree of more than INLINE_BYTES goes into a blob as a whole. The codecs of
+single types are in the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Final, Literal, cast
+
+import orjson
+
+from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.errors import CodecError, SourceError
+from michelangelo.uniflow.codecs import registry
+from michelangelo.uniflow.future import Future
+from michelangelo.uniflow.ref import Ref
+
+__all__ = [
+    "INLINE_BYTES",
+    "MAX_DEPTH",
+    "Decoder",
+    "Encoder",
+    "Unencodable",
+    "blobs_in",
+    "canonical",
+    "decode",
+    "digest",
+]
+__all__ += ["encode", "futures_in"]
+
+INLINE_BYTES: Final = 16 * 1024
+"""A larger tree is stored as one blob."""
+MAX_DEPTH: Final = 80
+"""Containers within containers; below what JSON parsers take."""
+_MAX_INT: Final = 2**53
+"""Larger integers lose digits in parsers that read numbers as doubles, so they travel as text."""
+_SPOOL_BYTES: Final = 16 << 20
+
+
+def encode(value: Any, blobs: BlobStore, *, io: Literal["pickle"] | None = None) -> Any:
+    """`value` as a JSON tree; what is large is in `blobs` afterwards. `io="pickle"`: what no codec carries is pickled.
+
+    Equal values give equal trees in every process. CodecError names the path inside the value, the type found there,
+    and what to do; StorageError when a blob cannot be written.
+    """
+    encoder = Encoder(blobs, io)
+    try:
+        tree = encoder.child(value)
+    except Unencodable as error:
+        raise CodecError(error.describe()) from error.__cause__
+    if type(tree) not in (dict, list, str):
+        return tree
+    data = orjson.dumps(tree)
+    if len(data) <= INLINE_BYTES or (type(tree) is dict and tree.get("$codec") == "tree"):
+        return tree
+    leaf = {"$codec": "tree", **encoder.blob(data)}
+    inner = sorted(set(blobs_in(tree)))
+    if inner:
+        leaf["blobs"] = inner
+    return leaf
+
+
+def decode(tree: Any, blobs: BlobStore, *, data: bool = True, allow_pickle: bool = False) -> Any:
+    """The value of a tree. `data=False`, for a workflow's own code, leaves data as `Ref`s.
+
+    `allow_pickle` only for trees that a task of the same run wrote: unpickling runs code. Raises CodecError,
+    StorageError when a blob is missing, IntegrityError when one is damaged.
+    """
+    try:
+        return Decoder(blobs, data=data, allow_pickle=allow_pickle).child(tree)
+    except SourceError as error:
+        raise CodecError(f"cannot decode: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CodecError(f"cannot decode {_excerpt(tree)}: {type(error).__name__}: {error}") from error
+
+
+def digest(tree: Any) -> str:
+    """`sha256:<hex>` of a tree. Equal for equal values in every process; blobs count by their digests."""
+    return "sha256:" + hashlib.sha256(canonical(tree)).hexdigest()
+
+
+def canonical(tree: Any) -> bytes:
+    """The one JSON text of a tree: sorted keys, no spaces, UTF-8."""
+    return orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
+
+
+def blobs_in(tree: Any) -> Iterator[str]:
+    """The digests of the blobs that a tree needs, with repetitions."""
+    if isinstance(tree, list | tuple):
+        for item in tree:
+            yield from blobs_in(item)
+    elif isinstance(tree, Mapping):
+        if "$codec" in tree:
+            if "blob" in tree:
+                yield tree["blob"]
+            yield from tree.get("blobs", ())
+        for item in tree.values():
+            if isinstance(item, list | tuple | Mapping):
+                yield from blobs_in(item)
+
+
+def futures_in(value: Any) -> Iterator[Future[Any]]:
+    """The futures in arguments: the value itself, or inside lists, tuples, sets and dicts (values)."""
+    if isinstance(value, Future):
+        yield value
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from futures_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from futures_in(item)
+
+
+class Unencodable(Exception):
+    """A value that no codec carries. Containers add their step to `path` as it passes."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path: list[str] = []
+
+    def describe(self) -> str:
+        return f"value{''.join(reversed(self.path))}: {self.problem}"
+
+
+class Encoder:
+    """One encoding. Codecs get it to encode what they contain and to write blobs."""
+
+    def __init__(self, blobs: BlobStore, io: Literal["pickle"] | None) -> None:
+        self.blobs = blobs
+        self._io = io
+        self._depth = 0
+
+    def child(self, value: Any) -> Any:
+        """The tree of `value`."""
+        kind = type(value)
+        if kind is str:
+            return value if value.isascii() else self._text(value)
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return value if -_MAX_INT <= value <= _MAX_INT else {"$codec": "int", "value": _digits(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$codec": "float", "value": repr(value)}
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unencodable(f"nested more than {MAX_DEPTH} deep (or it contains itself); flatten it")
+        try:
+            if kind is list:
+                return self.items(value)
+            if kind is dict:
+                return self._mapping(value)
+            return self._leaf(value)
+        finally:
+            self._depth -= 1
+
+    def items(self, values: Sequence[Any]) -> list[Any]:
+        """The trees of `values`, in their order."""
+        index = 0
+        try:
+            trees = []
+            for index, value in enumerate(values):  # noqa: B007 - the index is the path when it fails
+                trees.append(self.child(value))
+            return trees
+        except Unencodable as error:
+            error.path.append(f"[{index}]")
+            raise
+
+    def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The trees of named fields."""
+        name = ""
+        try:
+            return {name: self.child(value) for name, value in values.items()}
+        except Unencodable as error:
+            error.path.append(f".{name}" if name else ".?")
+            raise
+
+    def blob(self, data: bytes) -> dict[str, Any]:
+        """Store `data`; the fields of a leaf that names it."""
+        blob = self.blobs.put(data)
+        return {"blob": blob.digest, "size": blob.size}
+
+    def stream(self, write: Callable[[BinaryIO], Any]) -> dict[str, Any]:
+        """Store what `write` writes into the file that it is given; the fields of a leaf that names it."""
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
+            write(cast(BinaryIO, file))
+            file.seek(0)
+            blob = self.blobs.put_file(cast(BinaryIO, file))
+        return {"blob": blob.digest, "size": blob.size}
+
+    def _text(self, value: str) -> Any:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # lone surrogates, as in undecodable file names
+            return {"$codec": "str", "value": value.encode("utf-16-le", "surrogatepass").hex()}
+        return value
+
+    def _mapping(self, value: dict[Any, Any]) -> Any:
+        key: Any = None
+        try:
+            if all(type(key) is str and key.isascii() for key in value) and "$codec" not in value:
+                tree = {}
+                for key, item in value.items():
+                    tree[key] = self.child(item)
+                return tree
+            pairs = []
+            for key, item in value.items():
+                pairs.append([self._key(key), self.child(item)])
+            if "$codec" not in value and all(type(key) is str for key, _ in pairs):
+                return dict(pairs)
+            return {"$codec": "dict", "items": pairs}
+        except Unencodable as error:
+            error.path.append(f"[{key!r}]")
+            raise
+
+    def _key(self, key: Any) -> Any:
+        try:
+            return self.child(key)
+        except Unencodable as error:
+            error.problem = f"as a key: {error.problem}"
+            raise
+
+    def _leaf(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return value.leaf
+        if isinstance(value, Future):
+            if not value.settled or value.failure is not None:
+                raise Unencodable(
+                    f"{value!r} has no result to pass on; wait for it, or give it to a task as an argument"
+                )
+            return self.child(value.result()) if value.output is None else value.output
+        codec = registry.by_type(type(value))
+        if codec is None:
+            if self._io != "pickle":
+                raise Unencodable(_advice(type(value)))
+            codec = registry.by_name("pickle")
+        try:
+            return {"$codec": codec.name, **codec.encode(value, self)}
+        except SourceError as error:
+            raise Unencodable(str(error)) from error
+
+
+class Decoder:
+    """One decoding. Codecs get it to decode what they contain and to read blobs."""
+
+    def __init__(self, blobs: BlobStore, *, data: bool = True, allow_pickle: bool = False) -> None:
+        self.blobs = blobs
+        self.data = data
+        self.allow_pickle = allow_pickle
+
+    def child(self, tree: Any) -> Any:
+        """The value of `tree`."""
+        kind = type(tree)
+        if kind is dict:
+            name = tree.get("$codec")
+            if name is not None:
+                return self._leaf(name, tree)
+            return {key: self.child(item) for key, item in tree.items()}
+        if kind is list:
+            return [self.child(item) for item in tree]
+        return tree
+
+    def items(self, trees: Sequence[Any]) -> list[Any]:
+        return [self.child(tree) for tree in trees]
+
+    def whole(self, tree: Any) -> Any:
+        """The value of a part of data that is being loaded, without Refs in it."""
+        return self.child(tree) if self.data else self._loading().child(tree)
+
+    def bytes(self, leaf: Mapping[str, Any]) -> bytes:
+        """The bytes of the blob that a leaf names."""
+        return self.blobs.get(leaf["blob"])
+
+    def open(self, leaf: Mapping[str, Any]) -> BinaryIO:
+        """A reader of the blob that a leaf names."""
+        return self.blobs.open(leaf["blob"])
+
+    def _leaf(self, name: str, leaf: Mapping[str, Any]) -> Any:
+        if name == "pickle" and not self.allow_pickle:
+            raise CodecError("a pickled value is not accepted here: only a task's own result may be one (io='pickle')")
+        codec = registry.by_name(name)
+        if codec.is_data and not self.data:
+            loading = self._loading()
+            return Ref(leaf, lambda: codec.decode(leaf, loading))
+        return codec.decode(leaf, self)
+
+    def _loading(self) -> Decoder:
+        return Decoder(self.blobs, allow_pickle=self.allow_pickle)
+
+
+def _digits(value: int) -> str:
+    """Hexadecimal: Python limits the length of decimal text for integers."""
+    return hex(value)
+
+
+def _advice(kind: type) -> str:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if issubclass(kind, BaseException):
+        return f"{name} is an exception; raise it, or return its text"
+    if name in ("builtins.generator", "builtins.map", "builtins.filter", "builtins.zip", "builtins.dict_keys"):
+        return f"a {kind.__name__} can be read only once; return list(…) of it"
+    if kind.__module__ in ("_io", "_thread", "_socket", "socket", "threading", "sqlite3"):
+        return f"{name} lives in one process only; return what is in it, or a uniflow.File with its path"
+    return (
+        f"no codec carries {name}; return a dataclass, JSON values, arrays, tables or a uniflow.File, "
+        "register one (uniflow.register_codec), or ask for pickle with @uniflow.task(io='pickle')"
+    )
+
+
+def _excerpt(tree: Any) -> str:
+    text = repr(tree)
+    return text if len(text) <= 200 else text[:200] + "…"
