@@ -1,1 +1,1 @@
-"""What every object has: metadata, conditions, selectors, quantities, field paths, patches, Status. It knows no kind."""
+"""What every object has: metadata, conditions, selectors, quantities, field paths, patches, Status; no kind."""

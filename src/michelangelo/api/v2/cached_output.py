@@ -1,0 +1,135 @@
+"""CachedOutput: the result of a step, kept so that the same step need not run again. Never changed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from michelangelo import errors
+from michelangelo.api.v2.resource import AGE, Column, Resource
+from michelangelo.meta import causes
+from michelangelo.meta.document import Document, Enumeration, FreeForm, Int32, Int64
+from michelangelo.meta.metadata import ResourceIdentifier
+
+__all__ = ["CachedOutput", "CachedOutputSpec"]
+
+
+class CachedOutputType(Enumeration):
+    VARIABLE = "Variable"
+    TRANSFORM_CKPT = "TransformCheckpoint"
+    TRAINING_CKPT = "TrainingCheckpoint"
+    RAW_MODEL = "RawModel"
+
+
+class StorageType(Enumeration):
+    S3 = "S3"
+    BLOB = "Blob"
+
+
+class VariableType(Enumeration):
+    CUSTOM = "Custom"
+    PROTO = "Proto"
+    SPARK_DATA_FRAME = "SparkDataFrame"
+    SPARK_ML_PIPELINE = "SparkMlPipeline"
+    SPARK_ML_PIPELINE_MODEL = "SparkMlPipelineModel"
+    PARAMS = "Params"
+
+
+class VariableSpec(Document):
+    """A value."""
+
+    id: str | None = None
+    """Name of the value."""
+    type: VariableType | None = None
+    """What the value is."""
+    metadata: FreeForm | None = None
+    """Further facts."""
+
+
+class CheckpointSpec(Document):
+    """A checkpoint."""
+
+    id: str | None = None
+    """Name of the checkpoint."""
+    metadata: FreeForm | None = None
+    """Further facts."""
+
+
+class RawModelSpec(Document):
+    """A model as it came from training."""
+
+    id: str | None = None
+    """Name of the model."""
+
+
+class CacheKey(Document):
+    """What the result depends on; when nothing of it changed, the step need not run."""
+
+    code: str | None = None
+    """Digest of the task's code."""
+    arguments: str | None = None
+    """Digest of the arguments."""
+    version: str | None = None
+    """Version that the task's author gave."""
+
+
+class CachedOutputSpec(Document):
+    """The result, and what it depends on."""
+
+    type: CachedOutputType | None = None
+    """What is kept."""
+    storage_type: StorageType | None = None
+    """How it is stored."""
+    storage_uri: str | None = None
+    """Where it is stored, when it is not in output."""
+    zone: str | None = None
+    """Where in the world it is stored."""
+    ttl_in_days: Annotated[Int32, Field(ge=0)] | None = None
+    """Days that it is valid from its creation; 0 or absent for ever."""
+    ttl_seconds: Annotated[Int64, Field(ge=0)] | None = None
+    """Seconds that it is valid from its creation, in place of ttlInDays."""
+    source_pipeline_run: ResourceIdentifier | None = None
+    """The run that made it."""
+    source_pipeline_run_step: str | None = None
+    """The step of that run that made it."""
+    variable_spec: VariableSpec | None = None
+    """What is kept, when it is a value."""
+    checkpoint_spec: CheckpointSpec | None = None
+    """What is kept, when it is a checkpoint."""
+    raw_model_spec: RawModelSpec | None = None
+    """What is kept, when it is a model."""
+    key: CacheKey | None = None
+    """What the result depends on."""
+    output: Any = None
+    """The result, encoded."""
+
+
+class CachedOutputStatus(Document):
+    """Empty: what is cached is there or not."""
+
+
+class CachedOutput(Resource):
+    """The result of a step, kept so that the same step need not run again."""
+
+    spec: CachedOutputSpec
+    """The result, and what it depends on."""
+    status: CachedOutputStatus | None = None
+    """Empty: what is cached is there or not."""
+
+    frozen = ("spec",)
+    printed_columns: ClassVar[tuple[Column, ...]] = (
+        Column("Run", ".spec.sourcePipelineRun.name", description="The run that made it"),
+        Column("Step", ".spec.sourcePipelineRunStep", description="The step that made it"),
+        Column("Version", ".spec.key.version", description="Version that the task's author gave", priority=1),
+        AGE,
+    )
+
+    def cross_validate(self) -> list[errors.FieldError]:
+        specs = {
+            "variableSpec": self.spec.variable_spec,
+            "checkpointSpec": self.spec.checkpoint_spec,
+            "rawModelSpec": self.spec.raw_model_spec,
+        }
+        given = [name for name, spec in specs.items() if spec is not None]
+        return [causes.forbidden(f"spec.{name}", f"only one of {', '.join(specs)} may be given") for name in given[1:]]
