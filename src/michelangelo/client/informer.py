@@ -74,7 +74,10 @@ class Informer:
         self._scope = {"namespace": namespace, "label_selector": label_selector}
         self._backoff_seconds = backoff_seconds
         self._indexers: dict[str, Indexer] = {BY_LABEL: by_label, BY_OWNER: by_owner, **(indexers or {})}
-        self._lock = threading.RLock()
+        self._telling = threading.RLock()
+        """Held from a change to the end of its handlers, so that they come one at a time and in order."""
+        self._lock = threading.Lock()
+        """Held for the moment of a read or a write only: a handler may read other informers, and they this one."""
         self._synced = threading.Event()
         self._stopped = threading.Event()
         self._objects: dict[_Key, Object] = {}
@@ -124,13 +127,13 @@ class Informer:
 
     def add_handler(self, handler: Handler) -> Callable[[], None]:
         """Tell `handler` of every object there is, as ADDED, and then of every change; returns how to stop."""
-        with self._lock:
-            for obj in self._objects.values():
+        with self._telling:
+            for obj in self.list():
                 handler(Change("ADDED", obj))
             self._handlers.append(handler)
 
         def remove() -> None:
-            with self._lock:
+            with self._telling:
                 self._handlers.remove(handler)
 
         return remove
@@ -166,12 +169,12 @@ class Informer:
             token = page.continue_token
             if not token:
                 break
-        with self._lock:
-            for key in [key for key in self._objects if key not in found]:
+        with self._telling:
+            for key in self._objects.keys() - found.keys():
                 self._remove(key, self._objects[key])
             for key, obj in found.items():
                 self._put(key, obj)
-            self._resource_version = page.resource_version
+        self._resource_version = page.resource_version
         self._synced.set()
 
     @contextmanager
@@ -191,12 +194,12 @@ class Informer:
 
     def _apply(self, event: WatchEvent) -> None:
         obj = event.object
-        with self._lock:
+        with self._telling:
             if event.type == "DELETED":
                 self._remove(_key(obj), obj)
             elif event.type != "BOOKMARK":
                 self._put(_key(obj), obj)
-            self._resource_version = obj["metadata"]["resourceVersion"]
+        self._resource_version = obj["metadata"]["resourceVersion"]
 
     def _put(self, key: _Key, obj: Object) -> None:
         old = self._objects.get(key)
@@ -206,15 +209,18 @@ class Informer:
             # Deleted and made again while nobody looked: for handlers these are two objects.
             self._remove(key, old)
             old = None
-        self._index(key, old, obj)
-        self._objects[key] = obj
+        with self._lock:
+            self._index(key, old, obj)
+            self._objects[key] = obj
         self._tell(Change("ADDED" if old is None else "MODIFIED", obj, old))
 
     def _remove(self, key: _Key, last: Object) -> None:
-        old = self._objects.pop(key, None)
-        if old is not None:
+        with self._lock:
+            old = self._objects.pop(key, None)
+            if old is None:
+                return
             self._index(key, old, None)
-            self._tell(Change("DELETED", last, old))
+        self._tell(Change("DELETED", last, old))
 
     def _index(self, key: _Key, old: Object | None, new: Object | None) -> None:
         for name, indexer in self._indexers.items():

@@ -76,16 +76,22 @@ class Lease:
         return int(((self._held or {}).get("spec") or {}).get("leaseTransitions") or 0)
 
     def acquire(self) -> bool:
-        """One attempt, at once; call it again for as long as it says no. Raises ApiError when the server refuses."""
+        """One attempt, at once; call it again for as long as it says no.
+
+        Raises NotFoundError without the namespace, and any other ApiError when the server refuses.
+        """
         started = self._clock()
-        try:
-            present = self._read()
-            if present is None:
+        present = self._read()
+        if present is None:
+            try:
                 return self._won(self._client.create(self._document()), started)
-            if not self._is_free(present):
+            except errors.AlreadyExistsError:
                 return False
+        if not self._is_free(present):
+            return False
+        try:
             return self._won(self._client.update(self._taken(present)), started)
-        except (errors.ConflictError, errors.AlreadyExistsError, errors.NotFoundError):
+        except (errors.ConflictError, errors.NotFoundError):
             return False
 
     def renew(self) -> None:
