@@ -10,55 +10,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
-
 from michelangelo.meta import fieldpath, timestamps
-from michelangelo.meta.document import Document, Enumeration, FreeForm, Int64, Timestamp
 
-__all__ = ["Condition", "ConditionStatus", "Truth", "find", "is_true", "remove", "set"]
+__all__ = ["Truth", "find", "is_true", "remove", "set"]
 
 Truth = Literal["True", "False", "Unknown"]
-
-
-class ConditionStatus(Enumeration):
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
-
-
-class Condition(Document):
-    """One observation about the object."""
-
-    type: str
-    """What is observed, in CamelCase and such that True is good."""
-    status: ConditionStatus
-    """Whether it holds: True, False or Unknown."""
-    reason: str | None = None
-    """Why, as one CamelCase word for programs."""
-    message: str | None = None
-    """Why, and what to do next, for people."""
-    last_transition_time: Timestamp | None = None
-    """When the status last changed."""
-    observed_generation: Int64 | None = None
-    """The metadata.generation that the observation is about."""
-    metadata: FreeForm | None = None
-    """State of whoever sets the condition, kept between its looks at the object."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_upstream_time(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        millis = data.get("lastUpdatedTimestamp", data.get("last_updated_timestamp"))
-        # Protobuf's JSON writes an int64 as text.
-        if not isinstance(millis, int | str) or not str(millis).isdecimal() or len(str(millis)) > 14:
-            return data
-        kept = {
-            key: value for key, value in data.items() if key not in ("lastUpdatedTimestamp", "last_updated_timestamp")
-        }
-        if int(millis) and "lastTransitionTime" not in kept:
-            kept["lastTransitionTime"] = timestamps.format_seconds(timestamps.of_millis(int(millis)))
-        return kept
 
 
 def find(obj: dict[str, Any], type: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict
 from pydantic.alias_generators import to_camel
@@ -18,7 +18,6 @@ from pydantic_core import PydanticCustomError, core_schema
 from michelangelo.meta import durations, quantity, timestamps
 
 __all__ = [
-    "MAX_DEPTH",
     "Bool",
     "Document",
     "Duration",
@@ -29,11 +28,7 @@ __all__ = [
     "Number",
     "Quantity",
     "Timestamp",
-    "deeper_than",
 ]
-
-MAX_DEPTH: Final = 100
-"""How deeply a document may be nested. Every later reader may recurse, so the bound is far below Python's."""
 
 
 class Document(BaseModel):
@@ -115,20 +110,3 @@ Quantity = Annotated[
 """`500m`, `2Gi`, kept as the text it came as; `michelangelo.meta.quantity` computes with it."""
 FreeForm = dict[str, Any]
 """An object whose keys are the user's, kept literally."""
-
-
-def deeper_than(obj: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether a JSON document is nested more deeply than `limit`; it does not recurse."""
-    level: list[Any] = [obj] if isinstance(obj, dict | list) else []
-    depth = 0
-    while level:
-        depth += 1
-        if depth > limit:
-            return True
-        below: list[Any] = []
-        for node in level:
-            below.extend(
-                child for child in (node.values() if type(node) is dict else node) if type(child) in (dict, list)
-            )
-        level = below
-    return False

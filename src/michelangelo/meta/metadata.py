@@ -1,4 +1,5 @@
-"""What every object carries besides its kind: the typed ObjectMeta, and the rules that hold for it whatever the kind.
+"""What objects carry besides what is their kind's: the typed ObjectMeta and conditions, and the rules that hold for
+it whatever the kind.
 
 The rules are pure functions on plain metadata that return every field error at once. Filling in what the server decides
 (uid, creationTimestamp, generation, resourceVersion) is the server's business.
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from michelangelo import errors
-from michelangelo.meta import causes, names
-from michelangelo.meta.document import Bool, Document, FreeForm, Int64, Timestamp
+from michelangelo.meta import causes, names, timestamps
+from michelangelo.meta.document import Bool, Document, Enumeration, FreeForm, Int64, Timestamp
 
 __all__ = [
     "ANNOTATIONS_BYTES",
+    "Condition",
+    "ConditionStatus",
     "ObjectMeta",
     "OwnerReference",
     "ResourceIdentifier",
@@ -90,6 +93,47 @@ class ObjectMeta(Document):
     """Accepted for Kubernetes' clients and not kept."""
     self_link: Annotated[str | None, BeforeValidator(lambda _: None)] = Field(None, exclude=True)
     """Accepted for old clients and not kept."""
+
+
+class ConditionStatus(Enumeration):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Document):
+    """One observation about the object."""
+
+    type: str
+    """What is observed, in CamelCase and such that True is good."""
+    status: ConditionStatus
+    """Whether it holds: True, False or Unknown."""
+    reason: str | None = None
+    """Why, as one CamelCase word for programs."""
+    message: str | None = None
+    """Why, and what to do next, for people."""
+    last_transition_time: Timestamp | None = None
+    """When the status last changed."""
+    observed_generation: Int64 | None = None
+    """The metadata.generation that the observation is about."""
+    metadata: FreeForm | None = None
+    """State of whoever sets the condition, kept between its looks at the object."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_upstream_time(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        millis = data.get("lastUpdatedTimestamp", data.get("last_updated_timestamp"))
+        # Protobuf's JSON writes an int64 as text.
+        if not isinstance(millis, int | str) or not str(millis).isdecimal() or len(str(millis)) > 14:
+            return data
+        kept = {
+            key: value for key, value in data.items() if key not in ("lastUpdatedTimestamp", "last_updated_timestamp")
+        }
+        if int(millis) and "lastTransitionTime" not in kept:
+            kept["lastTransitionTime"] = timestamps.format_seconds(timestamps.of_millis(int(millis)))
+        return kept
 
 
 def validate(

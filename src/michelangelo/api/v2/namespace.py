@@ -7,8 +7,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from michelangelo.api.v2.resource import AGE, Column, Resource
-from michelangelo.meta.conditions import Condition
 from michelangelo.meta.document import Document, Enumeration
+from michelangelo.meta.metadata import Condition
 
 __all__ = ["Namespace", "NamespacePhase"]
 

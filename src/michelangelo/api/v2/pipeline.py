@@ -15,9 +15,8 @@ from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.api.v2.trigger import Trigger
 from michelangelo.api.v2.user_info import UserInfo
 from michelangelo.meta import causes, fieldpath
-from michelangelo.meta.conditions import Condition
 from michelangelo.meta.document import Document, Enumeration, FreeForm
-from michelangelo.meta.metadata import ResourceIdentifier
+from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
 __all__ = ["Pipeline", "PipelineManifest", "PipelineSpec", "PipelineStatus", "check_spec"]
 

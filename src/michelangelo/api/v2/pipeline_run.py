@@ -15,9 +15,8 @@ from michelangelo.api.v2.pipeline import PipelineSpec
 from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.api.v2.user_info import UserInfo
 from michelangelo.meta import causes
-from michelangelo.meta.conditions import Condition
 from michelangelo.meta.document import Bool, Document, Enumeration, FreeForm, Int32, Timestamp
-from michelangelo.meta.metadata import ResourceIdentifier
+from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
 __all__ = ["PipelineRun", "PipelineRunSpec", "PipelineRunState", "PipelineRunStatus", "PipelineRunStepInfo"]
 

@@ -10,8 +10,8 @@ from michelangelo import errors
 from michelangelo.api.v2.commit_info import CommitInfo
 from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.meta import causes
-from michelangelo.meta.conditions import Condition
 from michelangelo.meta.document import Bool, Document, Enumeration, Int32, Timestamp
+from michelangelo.meta.metadata import Condition
 
 __all__ = ["Project", "check_placement"]
 

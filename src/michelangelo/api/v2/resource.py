@@ -1,9 +1,9 @@
 """The base of every kind's model, and the one validation that all of them share.
 
 A kind is a class with `spec` and `status` documents and a few class-level facts: the rule for its names, which fields
-may change, its printed columns, its cross-field rules. `Resource.check` turns a JSON document into its canonical form, or
-into all of its field errors at once. What is computed from the models (schemas, manifests, templates) is in the
-modules beside this.
+may change, its printed columns, its cross-field rules. `Resource.check` turns a JSON document into its canonical
+form, or into all of its field errors at once. What is computed from the models (schemas, manifests, templates) is in
+the modules beside this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from michelangelo import errors
-from michelangelo.meta import causes, document, fieldpath, metadata, names
+from michelangelo.meta import causes, depth, fieldpath, metadata, names
 from michelangelo.meta.document import Document
 from michelangelo.meta.metadata import ObjectMeta
 
@@ -95,10 +95,8 @@ class Resource(Document):
     @classmethod
     def check(cls, obj: Mapping[str, Any]) -> Validated:
         """Validate a JSON document; the given one is left as it is. Never raises for bad input."""
-        if document.deeper_than(obj):
-            return Validated(
-                {}, (errors.FieldError("", f"must not be nested deeper than {document.MAX_DEPTH} levels"),)
-            )
+        if depth.deeper_than(obj):
+            return Validated({}, (errors.FieldError("", f"must not be nested deeper than {depth.MAX_DEPTH} levels"),))
         return _validate(cls, obj)
 
     @classmethod

@@ -7,9 +7,8 @@ from typing import ClassVar
 from michelangelo.api.v2.commit_info import CommitInfo
 from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.api.v2.user_info import UserInfo
-from michelangelo.meta.conditions import Condition
 from michelangelo.meta.document import Document, Enumeration, FreeForm
-from michelangelo.meta.metadata import ResourceIdentifier
+from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
 __all__ = ["Revision", "RevisionSpec", "RevisionStatus"]
 
