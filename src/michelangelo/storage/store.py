@@ -82,8 +82,8 @@ class Store(Protocol):
     ) -> Page:
         """Records whose key starts with `prefix` and sorts after `after`, in key order, that carry all of `terms`.
 
-        `at` reads the state of an older revision (terms are those of now: a caller filters again).
-        Raises ExpiredError when `at` was compacted away. `limit=0` means all.
+        `at` reads the state of an older revision, with the terms of then. `limit=0` means all.
+        Raises ExpiredError when `at` was compacted away, or is newer than the store (another one wrote it).
         """
         ...
 
@@ -91,15 +91,15 @@ class Store(Protocol):
         """Queue a write for the next group commit; the future resolves when it is durable.
 
         It fails with ConflictError (`expected` is another revision), AlreadyExistsError (`expected=ABSENT` and the
-        key exists), NotFoundError (a revision is expected, or a deletion asked for, and the key is absent), StorageError.
-        A deletion resolves to the last value with the revision of the deletion.
+        key exists), NotFoundError (a revision is expected, or a deletion asked for, and the key is absent), or
+        StorageError. A deletion resolves to the last value with the revision of the deletion.
         """
         ...
 
     def events(self, prefix: str, *, after: int, limit: int = 1000) -> Sequence[Event]:
-        """The log rows under `prefix` with a revision above `after`, oldest first.
+        """The log rows under `prefix` with a revision above `after`, oldest first. `limit=0` means all.
 
-        Raises ExpiredError when rows after `after` were compacted away.
+        Raises ExpiredError when `after` is below the revision of the last compaction, or is newer than the store.
         """
         ...
 
@@ -115,7 +115,8 @@ class Store(Protocol):
         ...
 
     def compact(self, before: int) -> None:
-        """Forget the superseded rows and deletions of revisions below `before`; current records stay."""
+        """Forget the superseded rows and deletions of revisions below `before`; current records stay, and so does what
+        `list(at=before)` and `events(after=before)` need. `before` is at most the newest revision."""
         ...
 
     def close(self) -> None:
