@@ -11,7 +11,6 @@ from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.api.v2.user_info import UserInfo
 from michelangelo.meta import causes, names
 from michelangelo.meta.document import Document
-from michelangelo.meta.metadata import ResourceIdentifier
 
 __all__ = ["Signal", "SignalSpec"]
 
@@ -19,8 +18,8 @@ __all__ = ["Signal", "SignalSpec"]
 class SignalSpec(Document):
     """The message."""
 
-    pipeline_run: ResourceIdentifier
-    """The run that the message is for, in the same namespace."""
+    pipeline_run: Annotated[str, Field(min_length=1)]
+    """Name of the run that the message is for, in the same namespace."""
     name: Annotated[str, Field(min_length=1)]
     """What the run waits for."""
     payload: Any = None
@@ -37,7 +36,7 @@ class Signal(Resource):
 
     frozen = ("spec",)
     printed_columns: ClassVar[tuple[Column, ...]] = (
-        Column("Run", ".spec.pipelineRun.name", description="The run that the message is for"),
+        Column("Run", ".spec.pipelineRun", description="The run that the message is for"),
         Column("Signal", ".spec.name", description="What the run waits for"),
         Column("Actor", ".spec.actor.name", description="Who sent the message"),
         AGE,
@@ -45,7 +44,4 @@ class Signal(Resource):
 
     def cross_validate(self) -> list[errors.FieldError]:
         # The name also is the value of a label, by which the run finds its signals.
-        found = [causes.invalid("spec.name", self.spec.name, text) for text in names.check_label_value(self.spec.name)]
-        if not self.spec.pipeline_run.name:
-            found.append(causes.required("spec.pipelineRun.name"))
-        return found
+        return [causes.invalid("spec.name", self.spec.name, text) for text in names.check_label_value(self.spec.name)]

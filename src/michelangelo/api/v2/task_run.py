@@ -12,7 +12,6 @@ from pydantic import Field
 
 from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.meta.document import Bool, Document, Enumeration, FreeForm, Int32, Int64, Timestamp
-from michelangelo.meta.metadata import ResourceIdentifier
 
 __all__ = ["TaskRun", "TaskRunSpec", "TaskRunState", "TaskRunStatus"]
 
@@ -37,8 +36,8 @@ class TaskRunState(Enumeration):
 class TaskRunSpec(Document):
     """Which step this is an attempt of, and with what. Never changed."""
 
-    pipeline_run: ResourceIdentifier
-    """The run, in the same namespace."""
+    pipeline_run: Annotated[str, Field(min_length=1)]
+    """Name of the run, in the same namespace."""
     step: Annotated[str, Field(min_length=1)]
     """Identity of the step in its run: scope, call site, n-th call there."""
     attempt: Annotated[Int32, Field(ge=1)]
@@ -87,7 +86,7 @@ class TaskRun(Resource):
 
     frozen = ("spec",)
     printed_columns: ClassVar[tuple[Column, ...]] = (
-        Column("Run", ".spec.pipelineRun.name", description="The run"),
+        Column("Run", ".spec.pipelineRun", description="The run"),
         Column("Task", ".spec.task", description="Name of the task"),
         Column("Attempt", ".spec.attempt", "integer", "Number of the attempt"),
         Column("State", ".status.state", description="How far the attempt is"),
