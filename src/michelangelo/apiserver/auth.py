@@ -1,0 +1,147 @@
+"""Who calls: bearer tokens. One for the owner of the server, and one for the processes of each run that can touch that
+run only.
+
+The owner's token is made at the first start and kept in a file that only its owner can read; the server holds its
+digest. A run's token is not stored anywhere: it names the run and the second at which it expires, and is signed with a
+key of the server. What an identity may do is `authorization`'s business.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from michelangelo import errors
+
+__all__ = ["ANONYMOUS", "Authenticator", "Identity", "RunScope", "RunTokens", "ensure_key", "ensure_token"]
+
+_RUN_PREFIX: Final = "ma-run."
+_MAX_TOKEN: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RunScope:
+    """The one run that a token is for."""
+
+    namespace: str
+    run: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    user: str
+    run: RunScope | None = None
+    """Set for the processes of a run; nothing but that run is theirs."""
+
+
+ANONYMOUS: Final = Identity("system:anonymous")
+_OWNER: Final = Identity("owner")
+
+
+def ensure_token(path: Path) -> str:
+    """The owner's token, made (256 bits, mode 0600) where the file is not there. Raises SettingsError."""
+    return _ensure(path, lambda: secrets.token_urlsafe(32).encode()).decode().strip()
+
+
+def ensure_key(path: Path) -> bytes:
+    """The key that signs the tokens of runs, made where the file is not there. Raises SettingsError."""
+    return _ensure(path, lambda: secrets.token_bytes(32).hex().encode())
+
+
+class RunTokens:
+    """Issues and reads the tokens of runs."""
+
+    def __init__(self, key: bytes, *, now: Callable[[], float] = time.time) -> None:
+        """`now` gives seconds since 1970."""
+        self._key = key
+        self._now = now
+
+    def issue(self, scope: RunScope, *, lifetime_seconds: float) -> str:
+        claims = {"ns": scope.namespace, "run": scope.run, "uid": scope.uid, "exp": int(self._now() + lifetime_seconds)}
+        payload = base64.urlsafe_b64encode(orjson.dumps(claims)).rstrip(b"=")
+        return f"{_RUN_PREFIX}{payload.decode()}.{self._signature(payload)}"
+
+    def read(self, token: str) -> RunScope | None:
+        """The run that the token is for; None for a token that is forged or has expired."""
+        payload, _, signature = token.removeprefix(_RUN_PREFIX).encode().partition(b".")
+        if not hmac.compare_digest(signature, self._signature(payload).encode()):
+            return None
+        # Signed by us, so it has the form that `issue` gave it.
+        claims = orjson.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        if claims["exp"] <= self._now():
+            return None
+        return RunScope(claims["ns"], claims["run"], claims["uid"])
+
+    def _signature(self, payload: bytes) -> str:
+        return hmac.new(self._key, payload, hashlib.sha256).hexdigest()
+
+
+class Authenticator:
+    """From the Authorization header to an identity."""
+
+    def __init__(self, owner_token: str, run_tokens: RunTokens) -> None:
+        """Only the digest of the owner's token is kept. Raises SettingsError for a token that anybody could guess."""
+        if len(owner_token) < 16:
+            raise errors.SettingsError(
+                "the server's token has fewer than 16 characters; delete its file to get a new one"
+            )
+        self._owner = hashlib.sha256(owner_token.encode()).digest()
+        self._run_tokens = run_tokens
+
+    def identify(self, authorization: str) -> Identity:
+        """ANONYMOUS where there is no header. Raises UnauthorizedError for a token that is not, or no longer, good."""
+        if not authorization:
+            return ANONYMOUS
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() == "bearer" and 0 < len(token) <= _MAX_TOKEN and token.isascii():
+            # The length of a comparison of digests tells nothing about the token.
+            if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), self._owner):
+                return _OWNER
+            if token.startswith(_RUN_PREFIX) and (scope := self._run_tokens.read(token)) is not None:
+                return Identity(f"run:{scope.namespace}/{scope.run}", scope)
+        raise errors.UnauthorizedError("Unauthorized: the token is wrong or has expired")
+
+
+def _ensure(path: Path, make: Callable[[], bytes]) -> bytes:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            _write_new(path, make())
+        except FileExistsError:
+            pass
+        value = path.read_bytes()
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as e:
+        raise errors.SettingsError(f"cannot read or make {path}: {e.strerror}; see that the folder is yours") from e
+    if len(value.strip()) < 16:
+        raise errors.SettingsError(f"{path} is damaged: delete it and start again, and a new one is made")
+    return value
+
+
+def _write_new(path: Path, value: bytes) -> None:
+    """All of it or nothing, and only where nothing was: two servers that start at once agree on one file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    if path.exists():
+        raise FileExistsError(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(value)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

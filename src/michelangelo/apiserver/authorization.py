@@ -1,0 +1,112 @@
+"""What an identity may do. The owner may do everything; a process of a run may do what its run needs, in its namespace.
+
+It decides on the request alone, but for objects that a run's token may touch only when they belong to the run: there
+the object as it is sent and as it is stored both have to (`check_object`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from michelangelo import errors
+from michelangelo.apiserver import refusals
+from michelangelo.meta import labels
+from michelangelo.runtime import leases
+
+if TYPE_CHECKING:
+    from michelangelo.api.v2.registry import Kind
+    from michelangelo.apiserver.auth import Identity, RunScope
+    from michelangelo.apiserver.options import Subresource
+    from michelangelo.client.client import Object
+
+__all__ = ["Attributes", "authorize", "authorize_blobs", "authorize_logs", "check_object"]
+
+_READ: Final = ("get", "list", "watch")
+_WRITE: Final = ("create", "update", "patch")
+_SHARED: Final = ("Project", "Pipeline", "Revision", "CachedOutput")
+"""What every run of a namespace may read: what it is made from, and earlier results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a request asks for."""
+
+    verb: str
+    kind: Kind
+    namespace: str
+    name: str = ""
+    subresource: Subresource = ""
+    label_selector: str = ""
+
+
+def authorize(identity: Identity, wanted: Attributes) -> None:
+    """Raises ForbiddenError."""
+    if identity.run is not None and not _run_may(identity.run, wanted):
+        raise _forbidden(identity, wanted)
+
+
+def check_object(identity: Identity, wanted: Attributes, obj: Object) -> None:
+    """Whether an object that `wanted` reads or writes belongs to the run. Raises ForbiddenError."""
+    if identity.run is not None and not _belongs(identity.run, wanted.kind, obj):
+        raise _forbidden(identity, wanted)
+
+
+def authorize_logs(identity: Identity, namespace: str, run: str) -> None:
+    """Raises ForbiddenError."""
+    scope = identity.run
+    if scope is not None and (scope.namespace, scope.run) != (namespace, run):
+        raise errors.ForbiddenError(f"{identity.user} cannot read the logs of run {namespace}/{run}")
+
+
+def authorize_blobs(identity: Identity) -> None:
+    """Blobs are named by their content: who knows a digest was told it by an object that it may read."""
+
+
+def _run_may(scope: RunScope, wanted: Attributes) -> bool:
+    kind, verb = wanted.kind.kind, wanted.verb
+    if wanted.namespace != scope.namespace:
+        return False
+    if kind in _SHARED:
+        return verb in _READ or (kind == "CachedOutput" and verb in _WRITE)
+    if kind == "PipelineRun":
+        own = wanted.name == scope.run
+        return own and (verb == "get" or (verb in _WRITE and wanted.subresource == "status"))
+    if kind in ("TaskRun", "Signal"):
+        if verb in ("list", "watch"):
+            return f"{labels.PIPELINE_RUN}={scope.run}" in re.split(
+                r"\s*,\s*", wanted.label_selector.replace("==", "=")
+            )
+        # Of which run a single one is, `check_object` sees.
+        return verb == "get" or (kind == "TaskRun" and verb in _WRITE)
+    if kind == "Lease":
+        own = wanted.name in ("", leases.run_lease_name(scope.run))
+        return own and verb in ("get", "delete", *_WRITE)
+    return kind == "Event" and verb in _WRITE
+
+
+def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
+    metadata = obj.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if kind.kind in ("TaskRun", "Signal"):
+        found = metadata.get("labels")
+        return isinstance(found, dict) and found.get(labels.PIPELINE_RUN) == scope.run
+    if kind.kind == "PipelineRun":
+        # A later run of the same name is another one.
+        return metadata.get("uid") in (None, "", scope.uid)
+    if kind.kind == "Lease":
+        return metadata.get("name") == leases.run_lease_name(scope.run)
+    if kind.kind == "Event":
+        involved = obj.get("involvedObject")
+        name = involved.get("name", "") if isinstance(involved, dict) else ""
+        return isinstance(name, str) and (name == scope.run or name.startswith(f"{scope.run}-"))
+    return True
+
+
+def _forbidden(identity: Identity, wanted: Attributes) -> errors.ForbiddenError:
+    kind = wanted.kind
+    resource = f"{kind.plural}/{wanted.subresource}" if wanted.subresource else kind.plural
+    where = f' in the namespace "{wanted.namespace}"' if wanted.namespace else " at the cluster scope"
+    why = f'User "{identity.user}" cannot {wanted.verb} resource "{resource}" in API group "{kind.group}"{where}'
+    return refusals.forbidden(kind, wanted.name, why)
