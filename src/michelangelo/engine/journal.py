@@ -4,7 +4,8 @@ An entry is one attempt of one step. Its start is written before anything happen
 sees it, each as one write. The journal of a real run is its TaskRun objects (engine/taskruns.py); the memory twin is
 engine/memory.py. Both pass the conformance suite in tests/engine.
 
-The journal decides nothing: identity, fingerprints, budgets and order are the driver's (engine/driver.py, engine/replay.py).
+The journal decides nothing: identity, fingerprints, budgets and order are the driver's (engine/driver.py,
+engine/replay.py).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Entry:
     driver: str = ""
     """Identity of the driver that wrote the entry (the fence)."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """For people and later decisions: executor, resources, exitCode, maxRssBytes, wakeAt, signal, cacheKey, log, line …"""
+    """For people and later decisions: executor, resources, exitCode, maxRssBytes, wakeAt, signal, cacheKey, log …"""
 
 
 class Journal(Protocol):
