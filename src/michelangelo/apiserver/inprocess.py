@@ -112,7 +112,9 @@ class InProcessClient:
     ) -> Watch:
         options = WatchOptions(label_selector, field_selector, resource_version)
         cursor = self._server.watch(registry.get(kind), namespace, options)
-        watch = _InProcessWatch(cursor, self._server.subscribe, self._watches.discard)
+        # What is present is so at the time of this call, and not when the first event is asked for.
+        present = [] if resource_version else cursor.poll()
+        watch = _InProcessWatch(cursor, present, self._server.subscribe, self._watches.discard)
         self._watches.add(watch)
         return watch
 
@@ -130,6 +132,7 @@ class _InProcessWatch:
     def __init__(
         self,
         cursor: WatchCursor,
+        present: list[WatchEvent],
         subscribe: Callable[[Callable[[int], None]], Callable[[], None]],
         forget: Callable[[_InProcessWatch], None],
     ) -> None:
@@ -138,7 +141,7 @@ class _InProcessWatch:
         self._changed = threading.Condition()
         self._news = True
         self._closed = False
-        self._events: deque[WatchEvent] = deque()
+        self._events: deque[WatchEvent] = deque(present)
         self._unsubscribe = subscribe(self._wake)
 
     def next(self, timeout_seconds: float | None = None) -> WatchEvent | None:

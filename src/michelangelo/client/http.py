@@ -75,10 +75,11 @@ class HttpClient:
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         kind, metadata = _kind_of(obj), _metadata(obj)
-        if kind.namespaced and not metadata.get("namespace"):
-            raise errors.BadRequestError(f"{kind.kind} {metadata.get('name', '')!r}: metadata.namespace is missing")
-        path = paths.collection(kind, str(metadata.get("namespace") or ""))
-        return self._send("POST", path, query=_dry(dry_run), body=obj)
+        name, namespace = str(metadata.get("name") or ""), str(metadata.get("namespace") or "")
+        if kind.kind == "Project":
+            return self._create_project(kind, obj, name, namespace or name, dry_run=dry_run)
+        paths.check(kind, name or "generated", namespace)
+        return self._send("POST", paths.collection(kind, namespace), query=_dry(dry_run), body=obj)
 
     def update(self, obj: Object, *, subresource: Subresource = "", dry_run: bool = False) -> Object:
         path = _item_of(obj, subresource)
@@ -149,6 +150,22 @@ class HttpClient:
 
     def close(self) -> None:
         self._transport.close()
+
+    def _create_project(self, kind: registry.Kind, obj: Object, name: str, namespace: str, *, dry_run: bool) -> Object:
+        """A project lives in the namespace of its name. Our server makes both at once; Kubernetes wants it there first."""
+        paths.check(kind, name, namespace)
+        project = {**obj, "metadata": {**_metadata(obj), "namespace": namespace}}
+        path = paths.collection(kind, namespace)
+        try:
+            return self._send("POST", path, query=_dry(dry_run), body=project)
+        except errors.NotFoundError as e:
+            if dry_run or e.details.get("kind") != "namespaces":
+                raise
+        try:
+            self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        except errors.AlreadyExistsError:
+            pass
+        return self._send("POST", path, body=project)
 
     def _send(
         self,

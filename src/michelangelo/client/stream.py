@@ -155,5 +155,5 @@ def _event(line: bytes) -> WatchEvent:
     except (orjson.JSONDecodeError, KeyError, TypeError) as e:
         raise errors.InternalError(f"the server sent a watch event that is none: {line[:200]!r}") from e
     if kind == "ERROR":
-        raise status.to_error(obj)
+        raise status.from_status(obj)
     return WatchEvent(kind, obj)

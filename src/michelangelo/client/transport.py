@@ -157,8 +157,10 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> errors.ApiError:
         document = None
     if not isinstance(document, dict) or document.get("kind") != "Status":
         text = data[:200].decode(errors="replace").strip() or str(response.reason or "no message")
-        document = {"kind": "Status", "code": response.status, "message": f"the server answered {response.status}: {text}"}
-    return status.to_error({"code": response.status, **document})
+        # What a proxy says when the server behind it is away is no error inside the server.
+        code = 503 if response.status in (502, 504) else response.status
+        document = {"code": code, "message": f"the server answered {response.status}: {text}"}
+    return status.from_status({"code": response.status, **document})
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:
