@@ -60,6 +60,8 @@ class Attempt:
     environment: Mapping[str, str] = field(default_factory=dict)
     log_path: str = ""
     """File that gets stdout and stderr, bounded; empty: discarded."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What the task may know of itself: fields of `uniflow.task_context.TaskContext` by name."""
 
 
 @dataclass(frozen=True, slots=True)
