@@ -28,6 +28,8 @@ _LOG_BYTES_KEPT = 16 << 20
 _RETRY_SECONDS = 0.005
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLITE_ERROR stands for a table or column that is not there: our statements are right for the schema that we made."""
+_LEAST_BYTES = 512
+"""SQLite takes a smaller file for an empty one, and would overwrite it."""
 _creating = threading.Lock()
 """Held while an empty file is made, so that no thread has it open through SQLite when our descriptor is closed."""
 
@@ -159,6 +161,10 @@ def _create(path: str) -> None:
         except FileExistsError:
             if os.path.isdir(path):
                 raise errors.StorageError(f"{path} is a folder; the database is a file") from None
+            if 0 < os.path.getsize(path) < _LEAST_BYTES:
+                raise errors.CorruptDatabaseError(
+                    f"{path} is no database; nothing was changed: move it away, or set MA_HOME to another folder"
+                ) from None
         except OSError as e:
             raise errors.StorageError(f"cannot make the database {path}: {e.strerror}; is its folder there?") from e
 
