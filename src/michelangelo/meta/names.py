@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 __all__ = [
+    "DNS_LABEL",
     "LABEL_LENGTH",
     "SUBDOMAIN_LENGTH",
     "check_dns_label",
@@ -24,6 +25,8 @@ __all__ = [
     "run_name",
 ]
 
+DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+"""The rule of `check_dns_label` but for its length, as a pattern for schemas."""
 LABEL_LENGTH: Final = 63
 SUBDOMAIN_LENGTH: Final = 253
 

@@ -49,6 +49,7 @@ class Column:
     type: Literal["string", "integer", "number", "boolean", "date"] = "string"
     description: str = ""
     priority: int = 0
+    format: str = ""
 
 
 AGE: Final = Column("Age", ".metadata.creationTimestamp", "date", "Time since the object was created")
