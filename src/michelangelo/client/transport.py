@@ -186,6 +186,9 @@ def _pool(endpoint: Endpoint, size: int) -> urllib3.HTTPConnectionPool:
         options += [(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)]
     if parts.scheme == "http":
         return urllib3.HTTPConnectionPool(host, port, maxsize=size, socket_options=options)
+    if endpoint.insecure:
+        # The kubeconfig asks for it in so many words; a warning at each request says nothing new.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return urllib3.HTTPSConnectionPool(
         host,
         port,
