@@ -43,11 +43,11 @@ class BlobStore(Protocol):
         ...
 
     def get(self, digest: str) -> bytes:
-        """The bytes. NotFoundError is StorageError here: a missing blob; IntegrityError: other bytes than `digest` says."""
+        """The bytes. StorageError when the blob is missing, IntegrityError when its bytes are not those of `digest`."""
         ...
 
     def open(self, digest: str) -> BinaryIO:
-        """A reader of the bytes; it raises IntegrityError at the end of the stream when they are not those of `digest`."""
+        """A reader of the bytes, in order; IntegrityError at its end when they are not those of `digest`."""
         ...
 
     def has(self, digest: str) -> bool: ...

@@ -1,4 +1,4 @@
-"""The digest of a task's code: what decides, with its arguments, whether a recorded or cached result is still its result.
+"""The digest of a task's code: it decides, with the arguments, whether a recorded or cached result is still the result.
 
 It covers the function's own code and, transitively, the functions, classes and plain constants of the user's own
 modules that it refers to; not installed packages, whose changes are the business of `cache_version`. It reads

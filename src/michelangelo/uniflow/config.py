@@ -7,26 +7,15 @@ one does not know. Executors for clusters (Ray, Spark) bring configurations of t
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from michelangelo.meta.quantity import Quantity
+
 __all__ = ["InProcess", "Process", "Resources", "TaskConfig", "memory_bytes", "merge"]
 
-C = TypeVar("C", bound="TaskConfig")
-
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "P": 10**15,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-    "Pi": 2**50,
-}
+_C = TypeVar("_C", bound="TaskConfig")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +73,16 @@ class Process(TaskConfig):
 
 def memory_bytes(quantity: str | int) -> int:
     """Bytes of a memory quantity as Kubernetes writes it: `1073741824`, `1Gi`, `1.5G`."""
-    text = str(quantity).strip()
-    digits = text.rstrip("kMGTPi")
-    unit = text[len(digits) :]
     try:
-        number = float(digits)
-        size = round(number * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError) as error:
+        size = math.ceil(Quantity(quantity).nanos / 10**9)
+    except ValueError as error:
         raise ValueError(f"memory={quantity!r}: must be a quantity of bytes such as 512Mi, 2Gi or 1.5G") from error
-    if number < 0:
+    if size < 0:
         raise ValueError(f"memory={quantity!r}: must not be negative")
     return size
 
 
-def merge(config: C | None, overrides: TaskConfig) -> TaskConfig:
+def merge(config: _C | None, overrides: TaskConfig) -> TaskConfig:
     """`overrides` over `config`: field by field where both are of one class, else `overrides` alone."""
     if config is None or type(config) is not type(overrides):
         return overrides

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Future", "FutureList", "ReturnWhen", "Waited", "as_completed", "wait"]
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
 
 
 @final
-class Future(Generic[R]):
+class Future(Generic[_R]):
     """The result of a step that may still be running.
 
     Given to another task as an argument (also inside a list, tuple or dict) it is a dependency: that step starts when
@@ -37,9 +37,9 @@ class Future(Generic[R]):
         self._settled = False
         self._seen = False
         self._error: BaseException | None = None
-        self._decode: Callable[[Any], R] | None = None
+        self._decode: Callable[[Any], _R] | None = None
         self._decoded = False
-        self._value: R | None = None
+        self._value: _R | None = None
         self.task = task
         """The task's name."""
         self.step = step
@@ -49,7 +49,7 @@ class Future(Generic[R]):
 
     # --- for workflows ---
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> _R:
         """The step's result; waits for it. Raises what the step failed with (a TaskError), or TimeoutError after
         `timeout` seconds."""
         self._await(timeout)
@@ -58,10 +58,10 @@ class Future(Generic[R]):
         if not self._decoded:
             assert self._decode is not None
             self._value, self._decoded = self._decode(self.output), True
-        return cast(R, self._value)
+        return cast(_R, self._value)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the step failed with, or None when it succeeded; waits for its end. TimeoutError after `timeout` seconds."""
+        """What the step failed with, or None when it succeeded; waits for its end, TimeoutError after `timeout` s."""
         self._await(timeout)
         return self._error
 
@@ -81,7 +81,7 @@ class Future(Generic[R]):
         """What a settled future failed with. Does not wait."""
         return self._error
 
-    def settle(self, output: Any, decode: Callable[[Any], R]) -> None:
+    def settle(self, output: Any, decode: Callable[[Any], _R]) -> None:
         """The step succeeded with the encoded `output`; `decode` is called once, when the value is first asked for."""
         self.output, self._decode, self._settled = output, decode, True
 
@@ -90,14 +90,14 @@ class Future(Generic[R]):
         self._error, self._settled = error, True
 
     @classmethod
-    def completed(cls, value: R, *, task: str = "") -> Future[R]:
+    def completed(cls, value: _R, *, task: str = "") -> Future[_R]:
         """A future outside any run, that has its value."""
         future = cls(None, task=task)
         future._value, future._decoded, future._settled, future._seen = value, True, True, True
         return future
 
     @classmethod
-    def failed(cls, error: BaseException, *, task: str = "") -> Future[R]:
+    def failed(cls, error: BaseException, *, task: str = "") -> Future[_R]:
         """A future outside any run, that has failed."""
         future = cls(None, task=task)
         future._error, future._settled, future._seen = error, True, True
@@ -112,10 +112,10 @@ class Future(Generic[R]):
             raise TimeoutError(f"{self.task or 'the step'} has not ended within {timeout:g} seconds")
 
 
-class FutureList(list[Future[R]], Generic[R]):
+class FutureList(list[Future[_R]], Generic[_R]):
     """What `task.map` returns: one future per call, in the order of the calls."""
 
-    def result(self, timeout: float | None = None) -> list[R]:
+    def result(self, timeout: float | None = None) -> list[_R]:
         """All results, in order. Waits for all; then raises the first failure in order, if any. TimeoutError after
         `timeout` seconds."""
         if wait(self, timeout=timeout).not_done:
@@ -152,7 +152,7 @@ def wait(
     return Waited(done, [future for future in pending if id(future) not in ended])
 
 
-def as_completed(futures: Iterable[Future[R]], timeout: float | None = None) -> Iterator[Future[R]]:
+def as_completed(futures: Iterable[Future[_R]], timeout: float | None = None) -> Iterator[Future[_R]]:
     """The futures one by one as their steps end. TimeoutError when `timeout` seconds pass before the last one."""
     pending = _distinct(futures)
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -205,5 +205,5 @@ def _remaining(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _distinct(futures: Iterable[Future[R]]) -> list[Future[R]]:
+def _distinct(futures: Iterable[Future[_R]]) -> list[Future[_R]]:
     return list({id(future): future for future in futures}.values())

@@ -46,7 +46,7 @@ def now() -> datetime:
 
 
 def random() -> _random.Random:
-    """A generator of random numbers; in a run, seeded by the run and the place of the call, the same at every replay."""
+    """A generator of random numbers; in a run it is seeded by the run and the place of the call: replay repeats it."""
     run = _run()
     return _random.Random() if run is None else _random.Random(run.derive("random"))
 

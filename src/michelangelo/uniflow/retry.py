@@ -19,9 +19,9 @@ class Retry:
     """How often and how a task is tried again after a failure.
 
     `attempts` counts the retries: a task runs at most `attempts + 1` times. The n-th retry waits
-    `backoff_seconds * factor ** (n - 1)`, at most `max_backoff_seconds`; `jitter` takes off up to that fraction, so that
-    tasks which failed together do not come back together. `on` are the exception classes (or their qualified names)
-    that are worth a retry, subclasses included; the name of the platform's own failures are those of
+    `backoff_seconds * factor ** (n - 1)`, at most `max_backoff_seconds`; `jitter` takes off up to that fraction, so
+    that tasks which failed together do not come back together. `on` are the exception classes (or their qualified
+    names) that are worth a retry, subclasses included; the platform's own failures have the names of
     `michelangelo.errors` (`TaskTimeoutError`, `OutOfMemoryError`). Empty: nothing is retried.
     """
 
@@ -41,7 +41,7 @@ class Retry:
                 (not self.factor >= 1, f"factor={self.factor}: must be 1 or more"),
                 (
                     not self.max_backoff_seconds >= 0,
-                    f"max_backoff_seconds={self.max_backoff_seconds}: must be 0 or more",
+                    f"max_backoff_seconds={self.max_backoff_seconds}: negative",
                 ),
                 (not 0 <= self.jitter <= 1, f"jitter={self.jitter}: must be between 0 and 1"),
             )
@@ -49,8 +49,6 @@ class Retry:
         ]
         if problems:
             raise ValueError("Retry: " + "; ".join(problems))
-        if not isinstance(self.on, tuple):
-            object.__setattr__(self, "on", (self.on,) if isinstance(self.on, type | str) else tuple(self.on))
 
     def matches(self, names: Iterable[str]) -> bool:
         """Whether an exception whose class and bases have these qualified names is worth a retry."""

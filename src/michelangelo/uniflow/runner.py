@@ -79,7 +79,7 @@ class RunContext(Protocol):
         ...
 
     def derive(self, purpose: str) -> bytes:
-        """32 bytes that depend only on the run, the call site and the n-th call there: the seed of `random` and `uuid`."""
+        """32 bytes that depend only on the run, the call site and the n-th call there: the seed of `random`, `uuid`."""
         ...
 
 

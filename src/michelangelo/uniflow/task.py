@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from michelangelo.errors import ArgumentsError
 from michelangelo.uniflow import config as configs
@@ -23,10 +23,10 @@ from michelangelo.uniflow.config import Resources, TaskConfig
 from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.retry import Retry
 
-__all__ = ["Task", "TaskOptions", "task"]
+__all__ = ["Task", "TaskArguments", "TaskOptions", "task"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ class TaskOptions:
             given["retries"] = dataclasses.replace(self.retries, attempts=given.pop("retry_attempts"))
         if "config" in given:
             if not isinstance(given["config"], TaskConfig):
-                raise TypeError(
-                    f"config={given['config']!r}: must be an executor config such as uniflow.Process(cpu=2)"
-                )
+                raise TypeError(f"config={given['config']!r}: must be an executor config such as Process(cpu=2)")
             given["config"] = configs.merge(self.config, given["config"])
         if not isinstance(given.get("retries", self.retries), Retry):
             raise TypeError(f"retries={given['retries']!r}: must be uniflow.Retry(attempts=…)")
@@ -87,17 +85,33 @@ class TaskOptions:
         return dataclasses.replace(self, **given)
 
 
+class TaskArguments(TypedDict, total=False):
+    """The keyword arguments of `@task` and `with_overrides`, for type checkers; what they mean is in TaskOptions."""
+
+    alias: str | None
+    retries: Retry | None
+    retry_attempts: int | None
+    timeout_seconds: float | None
+    idempotent: bool | None
+    cache_enabled: bool | None
+    cache_version: str | None
+    cache_ttl_seconds: float | None
+    image_spec: Any
+    io: Literal["pickle"] | None
+
+
 _OPTION_NAMES: Final = frozenset({field.name for field in dataclasses.fields(TaskOptions)} | {"retry_attempts"})
 
 
-class Task(Generic[P, R]):
+class Task(Generic[_P, _R]):
     """A function that is a step when a workflow calls it."""
 
-    def __init__(self, fn: Callable[P, R], options: TaskOptions) -> None:
+    def __init__(self, fn: Callable[_P, _R], options: TaskOptions) -> None:
         if not callable(fn) or isinstance(fn, type):
             raise TypeError(f"@uniflow.task decorates a function, not {fn!r}")
         self.fn = fn
         self.options = options
+        self.__qualname__ = fn.__qualname__
         functools.update_wrapper(cast(Any, self), fn)
 
     @property
@@ -109,14 +123,14 @@ class Task(Generic[P, R]):
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Run it as a step and wait for its result; outside of a run, or inside a task, call the plain function."""
         run = _enclosing_run()
         if run is None:
             return self.fn(*args, **kwargs)
-        return cast(R, run.submit(self, *self.bind(args, kwargs)).result())
+        return cast(_R, run.submit(self, *self.bind(args, kwargs)).result())
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
+    def submit(self, *args: Any, **kwargs: Any) -> Future[_R]:
         """Begin it as a step and go on. An argument may be a Future, of which the step then waits for.
 
         Outside of a run the function is called at once, and the future has ended.
@@ -130,7 +144,7 @@ class Task(Generic[P, R]):
         except Exception as error:  # noqa: BLE001 - it is raised again where the result is asked for
             return Future.failed(error, task=self.name)
 
-    def map(self, *iterables: Iterable[Any], **constants: Any) -> FutureList[R]:
+    def map(self, *iterables: Iterable[Any], **constants: Any) -> FutureList[_R]:
         """`submit` for each item, or for each tuple of items that several iterables of one length give.
 
         `constants` are the same in every call.
@@ -139,10 +153,10 @@ class Task(Generic[P, R]):
             raise TypeError(f"{self.name}.map() needs at least one iterable")
         return FutureList(self.submit(*args, **constants) for args in zip(*iterables, strict=True))
 
-    def with_overrides(self, **options: Any) -> Task[P, R]:
+    def with_overrides(self, *, config: TaskConfig | None = None, **options: Unpack[TaskArguments]) -> Task[_P, _R]:
         """The same task with other options: those given replace, the rest stay; a config of the same class is merged
         field by field."""
-        return Task(self.fn, self.options.replace(options))
+        return Task(self.fn, self.options.replace({"config": config, **options}))
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call in its one canonical form (positional where the parameter can be). ArgumentsError when it does
@@ -159,31 +173,20 @@ class Task(Generic[P, R]):
     def __reduce__(self) -> str:
         return self.__qualname__
 
-    def __get__(self, instance: object, owner: type | None = None) -> Task[P, R]:
+    def __get__(self, instance: object, owner: type | None = None) -> Task[_P, _R]:
         if instance is not None:
             raise TypeError(f"task {self.name} is a method; a task has to be a function of a module or a static method")
         return self
 
 
 @overload
-def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+def task(fn: Callable[_P, _R], /) -> Task[_P, _R]: ...
 
 
 @overload
 def task(
-    config: TaskConfig | None = None,
-    *,
-    alias: str | None = None,
-    retries: Retry | None = None,
-    retry_attempts: int | None = None,
-    timeout_seconds: float | None = None,
-    idempotent: bool = True,
-    cache_enabled: bool = False,
-    cache_version: str | None = None,
-    cache_ttl_seconds: float | None = None,
-    image_spec: Any = None,
-    io: Literal["pickle"] | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    config: TaskConfig | None = None, **options: Unpack[TaskArguments]
+) -> Callable[[Callable[_P, _R]], Task[_P, _R]]: ...
 
 
 def task(config: Any = None, /, **options: Any) -> Any:

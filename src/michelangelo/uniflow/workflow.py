@@ -16,18 +16,19 @@ from michelangelo.uniflow.runner import RunOptions
 
 __all__ = ["Workflow", "workflow"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-class Workflow(Generic[P, R]):
+class Workflow(Generic[_P, _R]):
     """A function that is a run, or a part of one."""
 
-    def __init__(self, fn: Callable[P, R], *, alias: str | None = None) -> None:
+    def __init__(self, fn: Callable[_P, _R], *, alias: str | None = None) -> None:
         if not callable(fn) or isinstance(fn, type):
             raise TypeError(f"@uniflow.workflow decorates a function, not {fn!r}")
         self.fn = fn
         self.alias = alias
+        self.__qualname__ = fn.__qualname__
         functools.update_wrapper(cast(Any, self), fn)
 
     @property
@@ -39,14 +40,14 @@ class Workflow(Generic[P, R]):
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Run it to its end and return its result; raises what it raised."""
         if task_context.current() is not None:
             return self.fn(*args, **kwargs)
         run = runner.current_run()
         if run is not None:
-            return cast(R, run.call_workflow(self, args, kwargs))
-        return cast(R, runner.resolve_runner().run(self, args, kwargs, RunOptions()))
+            return cast(_R, run.call_workflow(self, args, kwargs))
+        return cast(_R, runner.resolve_runner().run(self, args, kwargs, RunOptions()))
 
     def __repr__(self) -> str:
         return f"<Workflow {self.__module__}.{self.__qualname__}>"
@@ -56,11 +57,11 @@ class Workflow(Generic[P, R]):
 
 
 @overload
-def workflow(fn: Callable[P, R], /) -> Workflow[P, R]: ...
+def workflow(fn: Callable[_P, _R], /) -> Workflow[_P, _R]: ...
 
 
 @overload
-def workflow(*, alias: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(*, alias: str | None = None) -> Callable[[Callable[_P, _R]], Workflow[_P, _R]]: ...
 
 
 def workflow(fn: Any = None, /, *, alias: str | None = None) -> Any:

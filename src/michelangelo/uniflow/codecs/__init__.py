@@ -1,18 +1,10 @@
-"""Typed codecs: values to JSON trees and blobs, and back. See tree.py for the format, registry.py for who carries what."""
+"""Typed codecs: values to JSON trees and blobs, and back. The format is in tree.py, who carries what in registry.py."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from michelangelo.blobs.blob_store import BlobStore
-from michelangelo.errors import CodecError
-from michelangelo.uniflow.codecs import builtin as _builtin  # noqa: F401 - it enters its codecs
-from michelangelo.uniflow.codecs import records as _records  # noqa: F401
+from michelangelo.uniflow.codecs.arguments import decode_arguments, encode_arguments
 from michelangelo.uniflow.codecs.registry import register_codec
 from michelangelo.uniflow.codecs.tree import blobs_in, canonical, decode, digest, encode, futures_in
-from michelangelo.uniflow.ref import Ref
 
 __all__ = [
     "blobs_in",
@@ -25,47 +17,3 @@ __all__ = [
     "futures_in",
     "register_codec",
 ]
-
-
-def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], blobs: BlobStore) -> dict[str, Any]:
-    """`{"args": [...], "kwargs": {...}}`, each argument encoded on its own. Futures in them must have succeeded.
-
-    CodecError names the argument.
-    """
-    return {
-        "args": [_encode_argument(f"argument {number}", value, blobs) for number, value in enumerate(args, 1)],
-        "kwargs": {name: _encode_argument(f"argument {name}", value, blobs) for name, value in kwargs.items()},
-    }
-
-
-def decode_arguments(
-    arguments: Mapping[str, Any], blobs: BlobStore, *, fn: Callable[..., Any] | None = None, allow_pickle: bool = False
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What `encode_arguments` gave, as a task gets it: data loaded, except for parameters of `fn` annotated `Ref`."""
-    lazy = set() if fn is None else _ref_parameters(fn)
-    positional = [] if fn is None else list(inspect.signature(fn).parameters)
-
-    def value(name: str, encoded: Any) -> Any:
-        return decode(encoded, blobs, data=name not in lazy, allow_pickle=allow_pickle)
-
-    names = positional[: len(arguments["args"])] + [""] * (len(arguments["args"]) - len(positional))
-    return (
-        tuple(value(name, encoded) for name, encoded in zip(names, arguments["args"], strict=True)),
-        {name: value(name, encoded) for name, encoded in arguments["kwargs"].items()},
-    )
-
-
-def _encode_argument(subject: str, value: Any, blobs: BlobStore) -> Any:
-    try:
-        return encode(value, blobs)
-    except CodecError as error:
-        raise CodecError(f"{subject}: {error.message}") from error
-
-
-def _ref_parameters(fn: Callable[..., Any]) -> set[str]:
-    """The parameters annotated `Ref`, be it as a class or, with postponed annotations, as text."""
-    return {
-        name
-        for name, annotation in getattr(fn, "__annotations__", {}).items()
-        if annotation is Ref or (isinstance(annotation, str) and annotation.rpartition(".")[2] == "Ref")
-    }

@@ -1,5 +1,5 @@
-"""Codecs of the built-in types that JSON does not have, and of classes and functions. All of them are values: they decode
-to themselves everywhere."""
+"""Codecs of the built-in types that JSON does not have, and of classes and functions. All of them are values: they
+decode to themselves everywhere."""
 
 from __future__ import annotations
 

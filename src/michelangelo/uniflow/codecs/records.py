@@ -21,11 +21,11 @@ __all__ = ["record_codec"]
 def record_codec(kind: type) -> Codec | None:
     """The codec of a class that is a record, by its structure."""
     if issubclass(kind, enum.Enum):
-        return ENUM
+        return _ENUM
     if dataclasses.is_dataclass(kind):
-        return DATACLASS
+        return _DATACLASS
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        return NAMED_TUPLE
+        return _NAMED_TUPLE
     return None
 
 
@@ -84,7 +84,7 @@ def _class_of(leaf: Mapping[str, Any], what: str, fits: Any) -> Any:
     return kind
 
 
-DATACLASS = Codec("dataclass", _encode_dataclass, _decode_dataclass)
-NAMED_TUPLE = Codec("namedtuple", _encode_named_tuple, _decode_named_tuple)
-ENUM = Codec("enum", _encode_enum, _decode_enum)
-install_structure(record_codec, DATACLASS, NAMED_TUPLE, ENUM)
+_DATACLASS = Codec("dataclass", _encode_dataclass, _decode_dataclass)
+_NAMED_TUPLE = Codec("namedtuple", _encode_named_tuple, _decode_named_tuple)
+_ENUM = Codec("enum", _encode_enum, _decode_enum)
+install_structure(record_codec, _DATACLASS, _NAMED_TUPLE, _ENUM)

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "by_name", "by_type", "install", "install_structure", "register_codec"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _PACKAGE: Final = "michelangelo.uniflow.codecs."
 _FAMILY_OF_LIBRARY: Final = {
+    "builtins": "builtin",
     "numpy": "arrays",
     "pandas": "frames",
     "pyarrow": "frames",
@@ -36,6 +37,9 @@ _FAMILY_OF_LIBRARY: Final = {
 }
 """Root module of a value's class (or of a base of it) → the module here that knows it."""
 _FAMILY_OF_CODEC: Final = {
+    **dict.fromkeys(("bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "range"), "builtin"),
+    **dict.fromkeys(("reference", "set", "str", "tree", "tuple"), "builtin"),
+    **dict.fromkeys(("dataclass", "enum", "namedtuple"), "records"),
     **dict.fromkeys(("counter", "date", "datetime", "decimal", "deque", "fraction", "ordered-dict"), "stdlib"),
     **dict.fromkeys(("path", "time", "timedelta", "uuid"), "stdlib"),
     "numpy": "arrays",
@@ -85,23 +89,21 @@ def install_structure(recognise: Callable[[type], Codec | None], *codecs: Codec)
 
 
 def register_codec(
-    kind: type[T],
+    kind: type[_T],
     *,
     name: str,
-    encode: Callable[[T], Any],
-    decode: Callable[[Any], T],
+    encode: Callable[[_T], Any],
+    decode: Callable[[Any], _T],
     is_data: bool = False,
     subclasses: bool = False,
 ) -> None:
-    """Carry values of `kind`: `encode` turns one into a value that has a codec (bytes, a dict, a `File` …), `decode` back.
+    """Carry values of `kind`: `encode` turns one into a value with a codec (bytes, a dict, a `File` …), `decode` back.
 
     Call it at the top of the module that defines the type or the tasks: every process of a run has to have done so.
     ValueError when `name` is that of another codec.
     """
     if name in _FAMILY_OF_CODEC or (name in _names and name not in _custom):
-        raise ValueError(
-            f"codec name {name!r} is taken by the platform; choose another, such as {kind.__module__}-{name}"
-        )
+        raise ValueError(f"codec name {name!r} is the platform's; choose another, such as {kind.__module__}-{name}")
     _custom.add(name)
     codec = Codec(
         name,
@@ -125,6 +127,7 @@ def by_type(kind: type) -> Codec | None:
     codec = next((_bases[base] for base in kind.__mro__ if base in _bases), None)
     if codec is not None:
         return codec
+    _load_family("records")
     return next(filter(None, (recognise(kind) for recognise in _structures)), None)
 
 

@@ -31,8 +31,9 @@ __all__ = [
     "canonical",
     "decode",
     "digest",
+    "encode",
+    "futures_in",
 ]
-__all__ += ["encode", "futures_in"]
 
 INLINE_BYTES: Final = 16 * 1024
 """A larger tree is stored as one blob."""
