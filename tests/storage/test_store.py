@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 import pytest
 
 from michelangelo import errors
-from michelangelo.storage.store import ABSENT, Record, Store, Write
+from michelangelo.storage.store import ABSENT, Event, Record, Store, Write
 
 DEADLINE_SECONDS = 20
 
@@ -166,6 +166,32 @@ def test_reader_sees_pages_as_of_one_revision(store: Store) -> None:
             a, b = (int(record.value) for record in page.records)
             assert a - b in (0, 1)
     writer.join()
+
+
+def test_watcher_that_keeps_up_with_compactions_misses_nothing(store: Store) -> None:
+    def write() -> None:
+        for n in range(600):
+            store.write(Write(f"/{n % 7}", None if n % 5 == 4 else b"%d" % n)).exception()
+        store.write(Write("/last", b"")).result()
+
+    news = threading.Event()
+    stop = store.subscribe(lambda _: news.set())
+    writer = threading.Thread(target=write)
+    writer.start()
+    found: list[Event] = []
+    while not found or found[-1].record.key != "/last":
+        assert news.wait(DEADLINE_SECONDS)
+        news.clear()
+        while events := store.events("/", after=len(found), limit=50):
+            found += events
+            store.compact(len(found))
+    stop()
+    writer.join()
+    assert [event.record.revision for event in found] == list(range(1, store.revision() + 1))
+    assert all((event.previous is None) == (event.record.created == event.record.revision) for event in found)
+    state = {event.record.key: event for event in found}
+    living = [event.record for key, event in sorted(state.items()) if not event.deleted]
+    assert list(store.list("/").records) == living
 
 
 def test_store_that_was_closed_says_so(store: Store) -> None:
