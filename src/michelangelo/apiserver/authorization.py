@@ -91,7 +91,9 @@ def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
     metadata = metadata if isinstance(metadata, dict) else {}
     if kind.kind in ("TaskRun", "Signal"):
         found = metadata.get("labels")
-        return isinstance(found, dict) and found.get(labels.PIPELINE_RUN) == scope.run
+        own = isinstance(found, dict) and found.get(labels.PIPELINE_RUN) == scope.run
+        # Entries of a journal are named by their run: nobody may take the names of another one's.
+        return own and (kind.kind == "Signal" or str(metadata.get("name")).startswith(f"{scope.run}-"))
     if kind.kind == "PipelineRun":
         # A later run of the same name is another one.
         return metadata.get("uid") in (None, "", scope.uid)

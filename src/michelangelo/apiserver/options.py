@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from michelangelo.client.client import Propagation
+from michelangelo.client.client import Object, Propagation
 
 __all__ = ["DeleteOptions", "FieldValidation", "ListOptions", "Subresource", "WatchOptions", "WriteOptions"]
 
@@ -42,6 +43,8 @@ class WriteOptions:
     dry_run: bool = False
     field_validation: FieldValidation = "Strict"
     """What happens to fields that the kind does not have: refused, dropped with a warning, dropped."""
+    guard: Callable[[Object], None] | None = None
+    """Called with the object as it is and as it would be written; raises ForbiddenError where the caller may not."""
     warnings: list[str] = field(default_factory=list)
     """Filled by the verb with what the caller should be told."""
 

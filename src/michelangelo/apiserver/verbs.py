@@ -168,6 +168,7 @@ class ApiServer:
         for _ in range(RACES):
             record = self._record(kind, namespace, name)
             current = documents.decode(record)
+            _guard(options, current)
             deletion.check(kind, current, how)
             marked = deletion.mark(kind, current, how, self._clock())
             try:
@@ -216,6 +217,7 @@ class ApiServer:
         return record
 
     def _insert(self, kind: Kind, obj: Object, options: WriteOptions) -> Verb[Object]:
+        _guard(options, obj)
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace", "")
         value = documents.encode(obj)
@@ -269,6 +271,7 @@ class ApiServer:
             wanted = change(documents.decode(record))
             named = admission.check_identity(kind, current, wanted)
             admitted = admission.update(kind, current, wanted, subresource, self._clock(), options)
+            _guard(options, current, admitted)
             if admitted == current:
                 return current
             try:
@@ -313,3 +316,9 @@ class ApiServer:
     def _log(self, verb: str, kind: Kind, obj: Object, before: str, options: WriteOptions) -> None:
         if self._audit is not None:
             self._audit.write(audit.entry(options.user, verb, kind, obj, before, self._clock()))
+
+
+def _guard(options: WriteOptions, *objects: Object) -> None:
+    if options.guard is not None:
+        for obj in objects:
+            options.guard(obj)
