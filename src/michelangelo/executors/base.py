@@ -39,7 +39,7 @@ class CallTarget:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What an attempt may use. `cpu` in cores, `memory_bytes` a hard limit on the resident size of the process tree (0: none)."""
+    """What an attempt may use. `cpu` in cores; `memory_bytes` limits its process tree's resident size (0: none)."""
 
     cpu: float = 1.0
     memory_bytes: int = 0

@@ -45,7 +45,7 @@ class ZygoteProcess:
     def __init__(self, interpreter: Interpreter, *, run_id: str, blobs_url: str) -> None:
         """Starts it and returns at once. Raises OSError when the interpreter cannot be started."""
         ours, theirs = socket.socketpair()
-        self._errors = _scratch_file()
+        self._errors = wire.nameless_file()
         try:
             self.pid = _spawn(interpreter.python, theirs, self._errors, run_id)
         except OSError:
@@ -104,13 +104,3 @@ def _spawn(python: str, channel: socket.socket, errors: int, run_id: str) -> int
     finally:
         os.close(fd)
         os.close(error_fd)
-
-
-def _scratch_file() -> int:
-    """A file without a name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("zygote-errors")
-    path = f"/tmp/michelangelo-{os.getpid()}-{time.monotonic_ns()}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(path)
-    return fd

@@ -1,7 +1,7 @@
-"""The log file of one attempt, bounded: the beginning and the end are kept, and a line says how much is missing between.
+"""The log file of one attempt, bounded: the beginning and the end are kept, and a line says how much is missing.
 
-The first half of the limit is written as it comes, so that a reader can follow it. What comes after is held in memory, its
-older part dropped, and written when the log is closed. This module does not know where the bytes come from.
+The first half of the limit is written as it comes, so that a reader can follow it. What comes after is held in memory,
+its older part dropped, and written when the log is closed. This module does not know where the bytes come from.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the operating system knows about processes: trees, memory, and which run they belong to.
 
-On Linux from /proc, elsewhere through psutil. Processes come and go while this looks: one that is gone counts for nothing.
+On Linux from /proc, elsewhere through psutil. Processes come and go meanwhile: one that is gone counts for nothing.
 It decides nothing: executors/supervisor.py and executors/process.py do.
 """
 
@@ -42,7 +42,7 @@ def resident_bytes(pids: Collection[int], limit_bytes: int) -> int:
     """Memory that a process tree holds, in bytes; exact only when it is near `limit_bytes`.
 
     The sum of the resident sizes counts what forked processes share once for each of them. It is cheap and never too
-    small, so only when it is over the limit, and there are several processes, are the proportional sizes summed instead.
+    small, so only when it is over the limit, and there are several processes, the proportional sizes are summed.
     """
     total = sum(_resident(pid) for pid in pids)
     if total > limit_bytes and len(pids) > 1:

@@ -113,7 +113,7 @@ class RunningAttempt:
         return len(data)
 
     def drain(self) -> None:
-        """Take what the ended processes left in the pipes, without waiting for their end: something that escaped may hold them."""
+        """Take what the ended processes left in the pipes; not to their end: what escaped may hold them open."""
         for fd, read in ((self.result_fd, self.read_result), (self.log_fd, self.read_log)):
             left = _DRAIN_LIMIT if fd >= 0 else 0
             while left > 0 and (size := read()):

@@ -1,4 +1,4 @@
-"""The one thread of the process executor: it talks with the zygotes, reads the pipes of the attempts and keeps the time.
+"""The one thread of the process executor: it talks with the zygotes, reads the attempts' pipes and keeps the time.
 
 A *link* is a connection to one zygote. The base link leads to the zygote that the driver started; each template link to
 one that was forked from it and has imported a module of the user's. Attempts wait on a link until it is ready, are

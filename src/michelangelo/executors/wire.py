@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "attempt_from_json",
     "attempt_to_json",
     "frame",
+    "nameless_file",
     "outcome_from_json",
     "outcome_to_json",
 ]
@@ -59,7 +61,7 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Message, int]]:
-        """The messages that `data` completes, each with its count of descriptors. Raises ValueError on what is no frame."""
+        """The messages that `data` completes, each with its count of descriptors. ValueError on what is no frame."""
         self._buffer += data
         found: list[tuple[Message, int]] = []
         start = 0
@@ -98,7 +100,7 @@ class Channel:
         return bool(self._outgoing)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Queue `message` and send what goes at once. `fds` belong to the channel now: it closes them when they are sent."""
+        """Queue `message` and send what goes at once. `fds` belong to the channel now: it closes them when sent."""
         self._outgoing.append((memoryview(frame(message, len(fds))), tuple(fds)))
         self.flush()
 
@@ -190,3 +192,13 @@ def outcome_to_json(outcome: Outcome) -> Message:
 def outcome_from_json(message: Message) -> Outcome:
     error: Mapping[str, Any] | None = message["error"]
     return Outcome(id=message["id"], state=AttemptState(message["state"]), output=message["output"], error=error)
+
+
+def nameless_file() -> int:
+    """The descriptor of an empty file that has no name, so that nothing can leave it behind."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("michelangelo")
+    path = f"/tmp/michelangelo-{os.getpid()}-{time.monotonic_ns()}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd

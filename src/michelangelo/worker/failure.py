@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import linecache
 import os
-import sysconfig
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -24,13 +23,8 @@ _MAX_FRAMES = 50
 _MAX_GROUP = 10
 _MAX_DEPTH = 10
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LIBRARIES = tuple(
-    {
-        os.path.join(path, "")
-        for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-        if path
-    }
-)
+_STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def from_exception(error: BaseException) -> dict[str, Any]:
@@ -114,4 +108,4 @@ def _frames(found: TracebackType | None) -> Iterator[tuple[str, int, str]]:
 
 def _is_users(file: str) -> bool:
     """Not ours, not the interpreter's, not an installed library's."""
-    return not (file.startswith((_PACKAGE, "<")) or file.startswith(_LIBRARIES))
+    return not file.startswith((_PACKAGE, _STDLIB, "<")) and not any(folder in file for folder in _INSTALLED)

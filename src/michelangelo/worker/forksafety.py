@@ -43,7 +43,7 @@ class RandomState:
         self._before = _random_state()
 
     def is_touched(self) -> bool:
-        return _random_state() != self._before
+        return bool(_random_state() != self._before)
 
 
 def reason_not_to_fork(random_state: RandomState) -> str:

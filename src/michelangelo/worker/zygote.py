@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
@@ -246,8 +245,9 @@ class Spawner:
 
     def spawn(self, message: wire.Message, result_fd: int, log_fd: int) -> int:
         """The process id. Raises OSError."""
-        with tempfile.TemporaryFile() as job:
+        with os.fdopen(wire.nameless_file(), "w+b") as job:
             job.write(wire.frame({"attempt": message, "blobs_url": self._blobs_url, "parent": os.getpid()}))
+            job.flush()
             job.seek(0)
             # Away from the low numbers first: on one that is the target already, dup2 would keep close-on-exec.
             fds = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (job.fileno(), result_fd, log_fd)]
@@ -275,7 +275,7 @@ class _Capture:
         self.content = b""
 
     def __enter__(self) -> _Capture:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._file = os.fdopen(wire.nameless_file(), "w+b")
         self._saved = [os.dup(1), os.dup(2)]
         for fd in (1, 2):
             os.dup2(self._file.fileno(), fd)

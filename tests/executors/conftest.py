@@ -1,0 +1,225 @@
+"""What the executor tests share: the user's modules they run, and a bench that submits and collects."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.executors import inprocess, launch, process
+from michelangelo.executors.base import Attempt, CallTarget, Executor, Outcome, Resources
+from michelangelo.worker import call
+
+__all__ = ["Bench", "until"]
+
+USER_MODULE = '''
+import ctypes, json, os, signal, subprocess, sys, threading, time
+print("imported")
+seen = []
+
+def add(a, b=0):
+    return a + b
+
+def fail(word):
+    raise ValueError(word)
+
+def wait_for(path, released):
+    open(path, "w").close()
+    while not os.path.exists(released):
+        time.sleep(0.005)
+    return "released"
+
+def unencodable():
+    return object()
+
+def environment(name):
+    return os.environ.get(name)
+
+def chatter(line, released):
+    print(line)
+    print("to stderr", file=sys.stderr)
+    while not os.path.exists(released):
+        time.sleep(0.005)
+
+def flood(megabytes):
+    print("first words")
+    line = "x" * 1023
+    for _ in range(megabytes * 1024):
+        print(line)
+    print("last words")
+
+def leave():
+    sys.exit("enough")
+
+def interrupt():
+    raise KeyboardInterrupt
+
+def remember(word):
+    seen.append(word)
+    return list(seen)
+
+def main_module():
+    return sys.modules["__main__"].__file__
+
+def stubborn(path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(path, "w").close()
+    while True:
+        signal.pause()
+
+def exit_now(code):
+    os._exit(code)
+
+def crash():
+    ctypes.string_at(0)
+
+def kill_self():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hog(path):
+    held = []
+    while True:
+        held.append(bytearray(16 << 20))
+        for i in range(0, 16 << 20, 4096):
+            held[-1][i] = 1
+
+def family(path, detached, wait):
+    """Children and grandchildren that ignore SIGTERM; their ids go to `path`."""
+    pids = []
+    for _ in range(3):
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            if detached:
+                os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            grandchild = os.fork()
+            if grandchild == 0:
+                signal.pause()
+            os.write(write_end, b"%d" % grandchild)
+            if detached:
+                os._exit(0)
+            while True:
+                signal.pause()
+        pids += [pid, int(os.read(read_end, 20))]
+    with open(path + ".part", "w") as file:
+        json.dump(pids, file)
+    os.rename(path + ".part", path)
+    while wait:
+        signal.pause()
+    return "parent done"
+
+def lingering(path):
+    """A thread that is no daemon finishes after the result is there."""
+    def finish():
+        time.sleep(0.05)
+        open(path, "w").close()
+    threading.Thread(target=finish).start()
+    return "early"
+'''
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """The first true value of `condition`, looked at again and again; a test that never sees it fails."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        os.sched_yield()
+    return value
+
+
+class Bench:
+    """Submits calls of one user module to an executor, and collects the outcomes by attempt id."""
+
+    def __init__(self, executor: Executor, module: Path, folder: Path) -> None:
+        self.executor = executor
+        self.module = module
+        self.folder = folder
+        self.outcomes: dict[str, Outcome] = {}
+        self._count = 0
+
+    def submit(
+        self,
+        function: str,
+        *args: Any,
+        environment: Mapping[str, str] | None = None,
+        memory_bytes: int = 0,
+        timeout_seconds: float = 0.0,
+        module: Path | None = None,
+    ) -> str:
+        self._count += 1
+        path = module or self.module
+        attempt = Attempt(
+            id=f"attempt-{self._count}",
+            target=CallTarget(str(path), path.stem, function),
+            arguments={"args": list(args), "kwargs": {}},
+            resources=Resources(memory_bytes=memory_bytes),
+            timeout_seconds=timeout_seconds,
+            environment=environment or {},
+            log_path=str(self.log(f"attempt-{self._count}")),
+        )
+        self.executor.submit(attempt)
+        return attempt.id
+
+    def outcome(self, attempt_id: str, *, seconds: float = 30.0) -> Outcome:
+        deadline = time.monotonic() + seconds
+        while attempt_id not in self.outcomes:
+            assert time.monotonic() < deadline, f"{attempt_id} did not end in time"
+            for outcome in self.executor.poll(1.0):
+                assert outcome.id not in self.outcomes, "each end is reported once"
+                self.outcomes[outcome.id] = outcome
+        return self.outcomes[attempt_id]
+
+    def run(self, function: str, *args: Any, **options: Any) -> Outcome:
+        return self.outcome(self.submit(function, *args, **options))
+
+    def log(self, attempt_id: str) -> Path:
+        return self.folder / "logs" / f"{attempt_id}.log"
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+@pytest.fixture
+def user_module(tmp_path: Path) -> Path:
+    path = tmp_path / f"flow_{os.urandom(4).hex()}.py"
+    path.write_text(USER_MODULE)
+    return path
+
+
+@pytest.fixture
+def run_id(tmp_path: Path) -> str:
+    return f"run-{os.urandom(6).hex()}"
+
+
+@pytest.fixture
+def process_bench(tmp_path: Path, user_module: Path, run_id: str) -> Iterator[Bench]:
+    executor = process.ProcessExecutor(run_id=run_id, blobs_url=blobs_url(tmp_path), capacity=4)
+    yield Bench(executor, user_module, tmp_path)
+    executor.close()
+
+
+@pytest.fixture(params=["inprocess", "process", "spawn"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, user_module: Path, run_id: str) -> Iterator[Bench]:
+    executor: Executor
+    if request.param == "inprocess":
+        executor = inprocess.InProcessExecutor(call.Caller(MemoryBlobStore), capacity=4)
+    else:
+        method: launch.StartMethod = "spawn" if request.param == "spawn" else "fork"
+        executor = process.ProcessExecutor(
+            run_id=run_id,
+            blobs_url=blobs_url(tmp_path),
+            capacity=4,
+            interpreter=launch.Interpreter(start_method=method),
+        )
+    yield Bench(executor, user_module, tmp_path)
+    executor.close()
+
+
+def blobs_url(folder: Path) -> str:
+    return (folder / "blobs").as_uri()
