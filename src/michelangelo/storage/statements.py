@@ -76,10 +76,10 @@ SELECT count(*) FROM (
 def list_current(terms: int) -> str:
     """The living keys of a range that carry `terms` many terms, named :t0, :t1, …"""
     return f"""
-    SELECT c.key, l.value, l.revision, l.created
+    SELECT {_key(terms)}, l.value, l.revision, l.created
     FROM {_living(terms)} CROSS JOIN log AS l ON l.revision = c.revision
     WHERE {_in_range(terms)}
-    ORDER BY c.key LIMIT :limit
+    ORDER BY {_key(terms)} LIMIT :limit
     """
 
 
@@ -95,7 +95,7 @@ def list_at(terms: int) -> str:
     """The state of revision :at: the living keys not written since, and for each key written since what the first such
     write replaced (nothing where it created the key). Both halves come in key order, so a page is not sorted."""
     return f"""
-    SELECT c.key, l.value, l.revision, l.created
+    SELECT {_key(terms)}, l.value, l.revision, l.created
     FROM {_living(terms)} CROSS JOIN log AS l ON l.revision = c.revision
     WHERE {_in_range(terms)} AND c.revision <= :at
     UNION ALL
@@ -130,6 +130,11 @@ def _living(terms: int) -> str:
     if not terms:
         return "current AS c"
     return " CROSS JOIN ".join(f"term AS t{n}" for n in range(terms)) + " CROSS JOIN current AS c ON c.key = t0.key"
+
+
+def _key(terms: int) -> str:
+    """The column whose index is walked: in its order rows come without being sorted."""
+    return "t0.key" if terms else "c.key"
 
 
 def _in_range(terms: int) -> str:
