@@ -57,7 +57,7 @@ def import_root(path: str, module: str) -> str:
 
 
 def load_file(path: str, module: str = "") -> ModuleType:
-    """Import the file `path` as `module` (default: its canonical name), once per process, with its folder on `sys.path`.
+    """Import the file `path` as `module` (default: its canonical name), once, with its folder on `sys.path`.
 
     SourceError with the user's file, line and source when it does not compile or raises.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,43 +37,47 @@ def _decode_table(leaf: Mapping[str, Any], decoder: Decoder) -> pa.Table:
 
 def _encode_frame(value: Any, encoder: Encoder) -> dict[str, Any]:
     leaf = _write(_arrow(value), encoder)
-    return {**leaf, "type": "pandas:DataFrame", "metadata": _shape(len(value), value.columns)}
+    metadata = _shape(len(value), value.columns)
+    return {**leaf, **_frequency(value.index), "type": "pandas:DataFrame", "metadata": metadata}
 
 
 def _decode_frame(leaf: Mapping[str, Any], decoder: Decoder) -> Any:
-    return _read(leaf, decoder).to_pandas()
+    frame = _read(leaf, decoder).to_pandas()
+    if "frequency" in leaf:
+        frame.index.freq = leaf["frequency"]
+    return frame
 
 
 def _encode_series(value: Any, encoder: Encoder) -> dict[str, Any]:
     leaf = _write(_arrow(value.to_frame(name=_SERIES_NAME)), encoder)
     metadata = {"rows": len(value), "name": str(value.name), "dtype": str(value.dtype)}
-    return {**leaf, "name": encoder.child(value.name), "type": "pandas:Series", "metadata": metadata}
+    leaf |= {"name": encoder.child(value.name), **_frequency(value.index)}
+    return {**leaf, "type": "pandas:Series", "metadata": metadata}
 
 
 def _decode_series(leaf: Mapping[str, Any], decoder: Decoder) -> Any:
-    series = _read(leaf, decoder).to_pandas()[_SERIES_NAME]
+    series = _decode_frame(leaf, decoder)[_SERIES_NAME]
     series.name = decoder.child(leaf["name"])
     return series
 
 
 def _encode_index(value: Any, encoder: Encoder) -> dict[str, Any]:
-    leaf = _write(_arrow(pd.DataFrame(index=value)), encoder)
-    return {**leaf, "type": "pandas:Index", "metadata": {"rows": len(value)}}
+    # With a column, because Parquet does not count the rows of a table that has none.
+    leaf = _write(_arrow(pd.DataFrame({_SERIES_NAME: False}, index=value)), encoder)
+    return {**leaf, **_frequency(value), "type": "pandas:Index", "metadata": {"rows": len(value)}}
 
 
 def _decode_index(leaf: Mapping[str, Any], decoder: Decoder) -> Any:
-    return _read(leaf, decoder).to_pandas().index
+    return _decode_frame(leaf, decoder).index
 
 
 def _encode_scalar(value: Any, encoder: Encoder) -> dict[str, Any]:
     if value is pd.NaT or value is pd.NA:
         return {"kind": "NaT" if value is pd.NaT else "NA"}
     kind = type(value).__name__
-    leaf: dict[str, Any] = {"kind": kind, "value": int(value.value), "unit": value.unit}
+    leaf: dict[str, Any] = {"kind": kind, "value": int(value.asm8.view("i8")), "unit": value.unit}
     if kind == "Timestamp" and value.tzinfo is not None:
-        leaf["value"] = int(value.tz_convert("UTC").value)
         leaf["zone"] = str(value.tzinfo)
-    # `value` counts nanoseconds whatever the unit, so nothing is lost here
     return leaf
 
 
@@ -81,15 +86,20 @@ def _decode_scalar(leaf: Mapping[str, Any], _: Decoder) -> Any:
     if kind in ("NaT", "NA"):
         return getattr(pd, kind)
     if kind == "Timedelta":
-        return pd.Timedelta(leaf["value"], unit="ns").as_unit(leaf["unit"])
-    if "zone" in leaf:
-        return pd.Timestamp(leaf["value"], unit="ns", tz="UTC").tz_convert(leaf["zone"]).as_unit(leaf["unit"])
-    return pd.Timestamp(leaf["value"], unit="ns").as_unit(leaf["unit"])
+        return pd.Timedelta(np.timedelta64(leaf["value"], leaf["unit"]))
+    moment = pd.Timestamp(np.datetime64(leaf["value"], leaf["unit"]))
+    return moment.tz_localize("UTC").tz_convert(leaf["zone"]) if "zone" in leaf else moment
+
+
+def _frequency(index: Any) -> dict[str, str]:
+    """What Arrow does not keep of an index of times."""
+    frequency = getattr(index, "freqstr", None)
+    return {} if frequency is None else {"frequency": frequency}
 
 
 def _arrow(frame: Any) -> pa.Table:
     try:
-        return pa.Table.from_pandas(frame)
+        return pa.Table.from_pandas(frame, preserve_index=None if len(frame.columns) else True)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise Unencodable(
             f"pandas table that Arrow cannot hold: {error}; convert the column, e.g. with astype(str)"
