@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -118,6 +119,7 @@ class CachedOutput(Resource):
     """Empty: what is cached is there or not."""
 
     frozen = ("spec",)
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"type": "Variable", "output": None}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Run", ".spec.sourcePipelineRun.name", description="The run that made it"),
         Column("Step", ".spec.sourcePipelineRunStep", description="The step that made it"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from michelangelo import errors
 from michelangelo.api.v2.resource import Column, Resource
@@ -81,6 +82,10 @@ class Event(Resource):
     reporting_instance: str | None = None
     """Identity of the controller's process."""
 
+    example: ClassVar[Mapping[str, Any]] = {
+        "involvedObject": {"kind": "Pipeline", "name": "my-pipeline"},
+        "reason": "Ready",
+    }
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Last Seen", ".lastTimestamp", "date", "Time since it last happened"),
         Column("Type", ".type", description="Normal or Warning"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -135,6 +136,9 @@ class Pipeline(Resource):
 
     # The name is the value of a label of the pipeline's runs.
     label_name = True
+    example: ClassVar[Mapping[str, Any]] = {
+        "spec": {"type": "Train", "manifest": {"filePath": "flow.py", "uniflowFunction": "train"}}
+    }
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Type", ".spec.type", description="What the pipeline is for"),
         Column("State", ".status.state", description="Whether the pipeline can be run"),

@@ -3,6 +3,7 @@ summary."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -268,6 +269,7 @@ class PipelineRun(Resource):
     frozen = ("spec",)
     control = ("spec.kill", "spec.action")
     one_way = ("spec.kill",)
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"pipeline": {"name": "my-pipeline"}, "input": {"kwArgs": {}}}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Pipeline", ".spec.pipeline.name", description="The pipeline that is run"),
         Column("State", ".status.state", description="How far the run is"),

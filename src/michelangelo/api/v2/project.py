@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -125,6 +126,7 @@ class Project(Resource):
     """What is so; written by the project controller."""
 
     label_name = True
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"description": "What the project is for"}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("State", ".status.state", description="Whether the project can be used"),
         Column("Tier", ".spec.tier", "integer", "How critical the project is, from 1 (most) to 5"),

@@ -86,6 +86,8 @@ class Resource(Document):
     """Fields that never change after creation: `spec`, `spec.manifest`."""
     control: ClassVar[tuple[str, ...]] = ()
     """Fields inside frozen ones that may change, because they ask for something to be done: `spec.kill`."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """What a template has filled in of the object's fields, so that it is valid as it stands."""
     one_way: ClassVar[tuple[str, ...]] = ()
     """Control fields that only ever go from false to true."""
 

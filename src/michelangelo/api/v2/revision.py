@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from michelangelo.api.v2.commit_info import CommitInfo
 from michelangelo.api.v2.resource import AGE, Column, Resource
@@ -76,6 +77,7 @@ class Revision(Resource):
     """What is so; written by the controller of the object that this is a revision of."""
 
     frozen = ("spec",)
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"baseResource": {"name": "my-pipeline"}, "content": {}}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Kind", ".spec.baseType.kind", description="Kind of the object that this is a revision of"),
         Column("Of", ".spec.baseResource.name", description="The object that this is a revision of"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -35,6 +36,7 @@ class Signal(Resource):
     """The message."""
 
     frozen = ("spec",)
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"pipelineRun": "my-run", "name": "approved", "payload": True}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Run", ".spec.pipelineRun", description="The run that the message is for"),
         Column("Signal", ".spec.name", description="What the run waits for"),

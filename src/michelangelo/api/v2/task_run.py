@@ -6,6 +6,7 @@ those of `engine.journal.Entry`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -85,6 +86,7 @@ class TaskRun(Resource):
     """How the attempt went."""
 
     frozen = ("spec",)
+    example: ClassVar[Mapping[str, Any]] = {"spec": {"pipelineRun": "my-run", "step": "main/train#0", "attempt": 1}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
         Column("Run", ".spec.pipelineRun", description="The run"),
         Column("Task", ".spec.task", description="Name of the task"),
