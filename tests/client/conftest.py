@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from michelangelo.api.v2 import registry
+from michelangelo.api.v2 import crd, registry
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.client import kubeconfig
@@ -51,28 +51,10 @@ def install_kinds(endpoint: kubeconfig.Endpoint) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     kinds = [kind for kind in registry.KINDS.values() if kind.group == registry.GROUP]
     for kind in kinds:
-        client.transport.send("POST", path, body=manifest(kind))
+        client.transport.send("POST", path, body=crd.manifest(kind))
     for kind in kinds:
         wait_established(client, f"{path}/{kind.resource}")
     client.close()
-
-
-def manifest(kind: registry.Kind) -> dict[str, object]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": kind.version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    if kind.status_subresource:
-        version["subresources"] = {"status": {}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": kind.resource},
-        "spec": {
-            "group": kind.group,
-            "scope": "Namespaced",
-            "names": {"plural": kind.plural, "kind": kind.kind, "singular": kind.singular},
-            "versions": [version],
-        },
-    }
 
 
 def wait_established(client: HttpClient, path: str) -> None:
