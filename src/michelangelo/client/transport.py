@@ -63,11 +63,12 @@ class Transport:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> bytes:
-        """The body of the answer. Raises the ApiError of a refusal, UnavailableError without an answer."""
+        """The body of the answer. `body` is sent as JSON, bytes as they are. Raises the ApiError of a refusal,
+        UnavailableError without an answer."""
         headers = {**self._headers, "Accept": accept}
         data: bytes | None = None
         if body is not None:
-            data = orjson.dumps(body)
+            data = body if isinstance(body, bytes) else orjson.dumps(body)
             headers["Content-Type"] = content_type
         timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_SECONDS, read=self._timeout_seconds)
         response = self._attempts(method, self._url(path, query), data, headers, timeout, stream=False)
