@@ -41,7 +41,11 @@ class Lease(Protocol):
 class Observer(Protocol):
     """Told of every recorded start and end, on the engine's thread; must be quick and must not raise."""
 
-    def changed(self, step: Step, entry: Entry) -> None: ...
+    def restored(self, entries: Sequence[Entry]) -> None:
+        """What earlier drivers recorded; the first call."""
+        ...
+
+    def changed(self, entry: Entry) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ class Scheduler:
         self.completions = completions
         consumed = [str(entry.details["signal"]) for entry in entries if entry.final and entry.details.get("signal")]
         self._mailbox = Mailbox(consumed)
+        for observer in self._around.observers:
+            observer.restored(entries)
 
     def admit(self, step: Step) -> None:
         """Begin a task's step, as soon as what it depends on has ended."""
@@ -410,7 +416,7 @@ class Scheduler:
         self._check_lease()
         self._around.journal.start(entry)
         step.attempts.append(entry)
-        self._tell(step, entry)
+        self._tell(entry)
 
     def _record_whole(
         self, step: Step, state: EntryState, output: Any, error: Mapping[str, Any] | None, details: Mapping[str, Any]
@@ -452,7 +458,7 @@ class Scheduler:
         self._check_lease()
         self._around.journal.end(entry)
         step.attempts.append(entry)
-        self._tell(step, entry)
+        self._tell(entry)
         if not entry.final:
             return
         self.completions = entry.completion
@@ -479,9 +485,9 @@ class Scheduler:
             details={**place, **details},
         )
 
-    def _tell(self, step: Step, entry: Entry) -> None:
+    def _tell(self, entry: Entry) -> None:
         for observer in self._around.observers:
-            observer.changed(step, entry)
+            observer.changed(entry)
 
     def _check_lease(self) -> None:
         lease = self._around.lease

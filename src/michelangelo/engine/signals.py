@@ -7,13 +7,12 @@ wait on. What was consumed is recorded in the journal by the scheduler, not here
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from michelangelo import errors
-from michelangelo.client.client import Client, Object, Watch
+from michelangelo.client.client import Client, Object
+from michelangelo.engine.watcher import Watcher
 from michelangelo.meta import labels
 
 __all__ = ["Mailbox", "Signal", "SignalSource", "watch_signals"]
@@ -58,61 +57,17 @@ def watch_signals(client: Client, namespace: str, run: str) -> SignalSource:
     """The Signal objects of a run as a `SignalSource`."""
 
     def begin(deliver: Callable[[Signal], None]) -> Callable[[], None]:
-        reader = _Reader(client, namespace, f"{labels.PIPELINE_RUN}={run}", deliver)
+        reader = Watcher(
+            client,
+            "Signal",
+            lambda event, obj: deliver(_signal(obj)) if event == "ADDED" else None,
+            namespace=namespace,
+            label_selector=f"{labels.PIPELINE_RUN}={run}",
+        )
         reader.start()
         return reader.stop
 
     return begin
-
-
-class _Reader:
-    """List, then watch from there; again from the start when the watch breaks. The mailbox knows what it has had."""
-
-    def __init__(self, client: Client, namespace: str, selector: str, deliver: Callable[[Signal], None]) -> None:
-        self._client = client
-        self._namespace = namespace
-        self._selector = selector
-        self._deliver = deliver
-        self._stopped = threading.Event()
-        self._watch: Watch | None = None
-        self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._watch is not None:
-            self._watch.close()
-        self._thread.join(timeout=5.0)
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._read()
-            except (errors.ExpiredError, errors.UnavailableError):
-                self._stopped.wait(0.5)
-
-    def _read(self) -> None:
-        listed = self._client.list("Signal", namespace=self._namespace, label_selector=self._selector)
-        for signal in sorted(map(_signal, listed.items), key=lambda one: one.order):
-            self._deliver(signal)
-        watch = self._client.watch(
-            "Signal",
-            namespace=self._namespace,
-            label_selector=self._selector,
-            resource_version=listed.resource_version,
-        )
-        self._watch = watch
-        try:
-            while not self._stopped.is_set():
-                event = watch.next()
-                if event is None:
-                    return
-                if event.type == "ADDED":
-                    self._deliver(_signal(event.object))
-        finally:
-            watch.close()
 
 
 def _signal(obj: Object) -> Signal:

@@ -1,0 +1,115 @@
+"""The embedded platform: store, verbs and client of one home in one process, without a server.
+
+Any number of processes may have one home open at the same time; the store's file is what they share. Opened for one run
+that keeps nothing, all of it is in memory and in a temporary folder. Nothing runs here: no controller, no server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from michelangelo import errors
+from michelangelo.apiserver.audit import AuditFile, AuditLog
+from michelangelo.apiserver.inprocess import InProcessClient
+from michelangelo.apiserver.verbs import ApiServer
+from michelangelo.app.settings import Settings
+from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.blobs.local import LocalBlobStore
+from michelangelo.client.client import Client
+from michelangelo.storage.memory import MemoryStore
+from michelangelo.storage.sqlite import SqliteStore
+from michelangelo.storage.store import Store
+
+__all__ = ["Platform", "ensure_project"]
+
+
+class Platform:
+    """Use `open` or `ephemeral`, and `close` it (or use it as a context)."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        blobs_url: str,
+        logs: Path,
+        user: str,
+        audit_log: AuditLog | None = None,
+    ) -> None:
+        self.store = store
+        self.api = ApiServer(store, audit_log=audit_log)
+        self.client: Client = InProcessClient(self.api, user=user)
+        self.blobs = blobs
+        self.blobs_url = blobs_url
+        """Where other processes find the blobs."""
+        self.logs = logs
+        """`<project>/<run>/<TaskRun>.log` lie in this folder."""
+        self._audit_log = audit_log
+
+    @classmethod
+    def open(
+        cls, settings: Settings, *, durability: Literal["process", "power"] = "process", user: str = "local"
+    ) -> Self:
+        """The platform of the home, which is made where there is none. `durability` is the default where the settings
+        have none. Raises SettingsError, StorageError."""
+        settings.prepare_home()
+        survives_power_loss = (settings.durability or durability) == "power"
+        store = SqliteStore(settings.database, synchronous="FULL" if survives_power_loss else "NORMAL")
+        try:
+            return cls(
+                store=store,
+                blobs=LocalBlobStore(settings.blobs, sync=survives_power_loss),
+                blobs_url=settings.blobs.as_uri(),
+                logs=settings.logs,
+                user=user,
+                audit_log=AuditFile(settings.audit),
+            )
+        except errors.MichelangeloError:
+            store.close()
+            raise
+
+    @classmethod
+    def ephemeral(cls, scratch: Path, *, user: str = "local") -> Self:
+        """A platform in memory; what tasks leave lies in the folder `scratch`, which is the caller's to remove."""
+        return cls(
+            store=MemoryStore(),
+            blobs=LocalBlobStore(scratch / "blobs"),
+            blobs_url=(scratch / "blobs").as_uri(),
+            logs=scratch / "logs",
+            user=user,
+        )
+
+    def close(self) -> None:
+        self.client.close()
+        self.store.close()
+        self.blobs.close()
+        if isinstance(self._audit_log, AuditFile):
+            self._audit_log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def ensure_project(client: Client, name: str) -> None:
+    """Make the project where there is none; its namespace comes with it."""
+    try:
+        client.get("Project", name, namespace=name)
+    except errors.NotFoundError:
+        project = {
+            "apiVersion": "michelangelo.api/v2",
+            "kind": "Project",
+            "metadata": {"name": name, "namespace": name},
+            "spec": {},
+        }
+        try:
+            client.create(project)
+        except errors.AlreadyExistsError:
+            # Another process was quicker.
+            return

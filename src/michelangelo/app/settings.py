@@ -1,0 +1,176 @@
+"""The settings of a process: one frozen value, made of the environment and of the home's `config.toml`.
+
+The only reader of the environment. What concerns one object is a field of that object and no setting. In order of
+precedence: variable (`MA_…`), key of `config.toml`, default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from michelangelo import errors
+
+__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "load"]
+
+DEFAULT_PROJECT: Final = "local"
+"""The project of `python flow.py`."""
+DEFAULT_PORT: Final = 15566
+Durability = Literal["process", "power"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every field but `home`, `no_color` and `debug` is a key of `config.toml` too, by the same name."""
+
+    home: Path
+    """MA_HOME: where everything is kept. Default: ~/.ma"""
+    project: str = DEFAULT_PROJECT
+    """MA_PROJECT: the project (namespace) of runs that name none."""
+    durability: Durability | None = None
+    """MA_DURABILITY: what an acknowledged write survives: the death of any `process`, or loss of `power`. Default:
+    `process` for `python flow.py`, `power` for a server."""
+    host: str = "127.0.0.1"
+    """MA_HOST: the address that a server listens on."""
+    port: int = DEFAULT_PORT
+    """MA_PORT: its port; 0 takes a free one."""
+    task_slots: int = 0
+    """MA_TASK_SLOTS: how many tasks of a run may run in processes at a time. 0: the number of processors."""
+    task_memory: str = ""
+    """MA_TASK_MEMORY: limit on a task's memory where the task sets none, such as 4Gi. Empty: none."""
+    log_limit: str = "16Mi"
+    """MA_LOG_LIMIT: how much of the output of one attempt is kept."""
+    lease_seconds: int = 15
+    """MA_LEASE_SECONDS: after how long without a sign of life a run goes to another driver. A driver of this machine
+    that is known to be dead is replaced at once."""
+    no_color: bool = False
+    """NO_COLOR: plain progress."""
+
+    @property
+    def database(self) -> Path:
+        return self.home / "michelangelo.db"
+
+    @property
+    def blobs(self) -> Path:
+        return self.home / "blobs"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def token(self) -> Path:
+        return self.home / "token"
+
+    @property
+    def tls(self) -> Path:
+        return self.home / "tls"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.home / "kubeconfig"
+
+    @property
+    def config_file(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def run_key(self) -> Path:
+        """Signs the tokens of runs."""
+        return self.home / "run-token.key"
+
+    @property
+    def audit(self) -> Path:
+        return self.home / "audit.log"
+
+    def prepare_home(self) -> None:
+        """Make the home folder, for its owner only. Raises SettingsError."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise errors.SettingsError(
+                f"MA_HOME={self.home}: the folder cannot be made: {error.strerror}; choose one that you may write to"
+            ) from error
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. SettingsError names the variable or key and what is allowed there."""
+    environ = os.environ if environ is None else environ
+    home = Path(os.path.abspath(os.path.expanduser(environ.get("MA_HOME") or "~/.ma")))
+    values: dict[str, Any] = {}
+    file = home / "config.toml"
+    configured = _read(file)
+    unknown = sorted(configured.keys() - _READERS.keys())
+    if unknown:
+        known = ", ".join(_READERS)
+        raise errors.SettingsError(f"{file}: there is no setting {', '.join(unknown)}; the settings are {known}")
+    for name, read in _READERS.items():
+        variable = f"MA_{name.upper()}"
+        if environ.get(variable):
+            values[name] = read(variable, environ[variable])
+        elif name in configured:
+            values[name] = read(f"{file}: {name}", str(configured[name]))
+    return Settings(home=home, no_color=bool(environ.get("NO_COLOR")), **values)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    # Only who has a file pays for its parser.
+    toml = importlib.import_module("tomllib")
+    try:
+        with file.open("rb") as opened:
+            return cast(dict[str, Any], toml.load(opened))
+    except (OSError, ValueError) as error:
+        raise errors.SettingsError(f"{file} cannot be read: {error}; correct it, or remove it") from error
+
+
+def _text(_place: str, text: str) -> str:
+    return text
+
+
+def _project(place: str, text: str) -> str:
+    allowed = text and len(text) <= 63 and text.strip("-") == text
+    if not allowed or not all(char in "abcdefghijklmnopqrstuvwxyz0123456789-" for char in text):
+        raise errors.SettingsError(f"{place}={text!r}: must be a project's name: a-z, 0-9 and -, at most 63 characters")
+    return text
+
+
+def _durability(place: str, text: str) -> Durability:
+    if text not in ("process", "power"):
+        raise errors.SettingsError(f"{place}={text!r}: must be 'process' or 'power'")
+    return cast(Durability, text)
+
+
+def _number(lowest: int, highest: int) -> Callable[[str, str], int]:
+    def read(place: str, text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
+            raise errors.SettingsError(f"{place}={text!r}: must be a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return read
+
+
+def _size(place: str, text: str) -> str:
+    config = importlib.import_module("michelangelo.uniflow.config")
+    try:
+        config.memory_bytes(text)
+    except ValueError as error:
+        raise errors.SettingsError(f"{place}={text!r}: must be a quantity of bytes such as 512Mi, 2Gi") from error
+    return text
+
+
+_READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    "project": _project,
+    "durability": _durability,
+    "host": _text,
+    "port": _number(0, 65535),
+    "task_slots": _number(0, 10_000),
+    "task_memory": _size,
+    "log_limit": _size,
+    "lease_seconds": _number(1, 3600),
+}

@@ -1,0 +1,244 @@
+"""One run from the lease to its last status: everything around the driver, the same for every host of a driver.
+
+A host (`python flow.py`, the driver process of a server) brings the client, the run's object, the workflow and what
+executes tasks; `conduct` owns the run by its lease, ends what an earlier driver left running, watches for a kill,
+drives, and writes how it ended. Finding and loading the workflow is the host's matter.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from michelangelo import errors
+from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.client.client import Client, Object
+from michelangelo.engine import signals, status
+from michelangelo.engine.cache import Cache
+from michelangelo.engine.driver import Driver
+from michelangelo.engine.scheduler import Observer, Stop, Surroundings
+from michelangelo.engine.status import RunStatus
+from michelangelo.engine.taskruns import TaskRunJournal
+from michelangelo.engine.watcher import Watcher
+from michelangelo.executors.base import Executor, Orphans
+from michelangelo.meta import conditions, timestamps
+from michelangelo.runtime import leases
+from michelangelo.uniflow import codecs
+from michelangelo.uniflow.workflow import Workflow
+
+__all__ = ["Means", "check_resumable", "conduct", "describe"]
+
+_FINISHED: Final = ("Succeeded", "Killed", "Failed", "Skipped")
+_LEASE_PAUSE_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a host drives a run with. The host closes it."""
+
+    executors: Mapping[str, Executor]
+    blobs: BlobStore
+    log_folder: str = ""
+    """Where the logs of attempts go; empty: nowhere."""
+    observers: Sequence[Observer] = ()
+    default_executor: str = "process"
+    source_digest: str = ""
+    is_resumed: bool = False
+    """Whether an earlier driver may have left something running."""
+    accept_code: bool = False
+    """Recorded results hold although the code of their tasks has changed."""
+    lease_wait_seconds: float = 0.0
+    """How long to wait for an earlier driver's lease to end."""
+    lease_seconds: int = leases.DURATION_SECONDS
+
+
+def conduct(
+    client: Client,
+    run: Object,
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    means: Means,
+) -> Any:
+    """Drive the run to its end; the workflow's result. Raises what `Driver.execute` raises, and LeaseLostError when
+    another driver has the run. The object's status tells the same afterwards."""
+    lease = _owned(client, run, means)
+    run = client.get("PipelineRun", run["metadata"]["name"], namespace=run["metadata"]["namespace"])
+    if means.is_resumed:
+        for executor in means.executors.values():
+            if isinstance(executor, Orphans):
+                executor.end_orphans()
+    # Who learns that the run is lost, or killed, tells the driver, which is made a few lines below.
+    drivers: list[Driver] = []
+    summary = RunStatus(client, run, driver=lease.identity, on_lost=lambda error: drivers[0].abandon(error))
+    driver = Driver(_name(run), _surroundings(client, run, means, lease, summary), accept_code=means.accept_code)
+    drivers.append(driver)
+    keeper = leases.Keeper(lease, driver.abandon)
+    kills = _watch_for_kill(client, run, driver)
+    try:
+        summary.begin(
+            {"workflowId": _name(run), **({"sourceDigest": means.source_digest} if means.source_digest else {})}
+        )
+        keeper.start()
+        kills.start()
+        return _drive(driver, workflow, args, kwargs, summary, means.blobs)
+    finally:
+        kills.stop()
+        summary.pause()
+        keeper.stop()
+
+
+def check_resumable(run: Object) -> None:
+    """Raises WorkflowError when the run has ended for good."""
+    state = (run.get("status") or {}).get("state", "Pending")
+    if state in _FINISHED and not conditions.is_true(run, status.RESUMABLE):
+        raise errors.WorkflowError(
+            f"the run {_name(run)} has ended ({state}), so there is nothing to resume; start a new run, which takes "
+            "the results of cached tasks from it"
+        )
+
+
+def describe(error: BaseException) -> str:
+    """What a person is told: what failed, and the place in their own code."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, errors.UserCodeError):
+        name = error.cause_type.removeprefix("builtins.") or "error"
+        text = f"task {error.task}: {name}: {error}"
+        return text + _shown(error.location)
+    if isinstance(error, errors.MichelangeloError):
+        return text
+    return f"{type(error).__name__}: {text}" + _shown(_location(error))
+
+
+def _owned(client: Client, run: Object, means: Means) -> leases.Lease:
+    lease = leases.of_run(client, run, duration_seconds=means.lease_seconds)
+    deadline = time.monotonic() + means.lease_wait_seconds
+    while not lease.acquire():
+        if time.monotonic() >= deadline:
+            name = leases.run_lease_name(_name(run))
+            holder = leases.holder_of(client.get("Lease", name, namespace=run["metadata"]["namespace"]))
+            raise errors.LeaseLostError(
+                f"the run {_name(run)} is being driven by another process ({holder}); wait for it, or end it first"
+            )
+        time.sleep(min(_LEASE_PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
+    return lease
+
+
+def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease, summary: RunStatus) -> Surroundings:
+    namespace = run["metadata"]["namespace"]
+    environ = ((run["spec"].get("input") or {}).get("environ")) or {}
+    return Surroundings(
+        journal=TaskRunJournal(client, run, driver=lease.identity),
+        executors=means.executors,
+        blobs=means.blobs,
+        driver=lease.identity,
+        lease=lease,
+        cache=Cache(client, namespace, lambda tree: all(map(means.blobs.has, codecs.blobs_in(tree)))),
+        signals=signals.watch_signals(client, namespace, _name(run)),
+        log_folder=means.log_folder,
+        observers=(summary, *means.observers),
+        project=namespace,
+        default_executor=means.default_executor,
+        environment=dict(environ),
+    )
+
+
+def _watch_for_kill(client: Client, run: Object, driver: Driver) -> Watcher:
+    metadata = run["metadata"]
+
+    def look(event: str, obj: Object) -> None:
+        if obj["metadata"]["uid"] != metadata["uid"]:
+            return
+        if event == "DELETED":
+            driver.abandon(errors.LeaseLostError(f"the run {metadata['name']} was deleted"))
+        elif obj["spec"].get("kill") or obj["spec"].get("action") == "Kill":
+            driver.stop(Stop.CANCEL, errors.RunKilledError(f"the run {metadata['name']} was killed"))
+
+    return Watcher(
+        client,
+        "PipelineRun",
+        look,
+        namespace=metadata["namespace"],
+        field_selector=f"metadata.name={metadata['name']}",
+    )
+
+
+def _drive(
+    driver: Driver,
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    summary: RunStatus,
+    blobs: BlobStore,
+) -> Any:
+    try:
+        result = driver.execute(workflow, args, kwargs)
+        encoded = _encoded(workflow, result, blobs)
+    except errors.LeaseLostError:
+        raise
+    except errors.RunKilledError as error:
+        summary.finish(_ended("Killed", error))
+        raise
+    except (errors.UnknownOutcomeError, errors.NonDeterminismError) as error:
+        summary.finish(_ended("Failed", error, "System") | _resumable(error))
+        raise
+    except (errors.ApiError, errors.StorageError):
+        # The platform failed, not the run: it stays as it is, to be taken up again.
+        raise
+    except (Exception, SystemExit) as error:
+        summary.finish(_ended("Failed", error, "User"))
+        raise
+    summary.finish({"state": "Succeeded", "endTime": timestamps.now(), "code": 0, "result": encoded})
+    return result
+
+
+def _encoded(workflow: Workflow[..., Any], result: Any, blobs: BlobStore) -> Any:
+    try:
+        return codecs.encode(result, blobs)
+    except errors.CodecError as error:
+        code = workflow.fn.__code__
+        raise errors.CodecError(
+            f"the result of workflow {workflow.name} ({code.co_filename}, line {code.co_firstlineno}): {error.message}"
+        ) from error
+
+
+def _ended(state: str, error: BaseException, kind: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "state": state,
+        "endTime": timestamps.now(),
+        "errorMessage": describe(error),
+        "code": error.exit_code if isinstance(error, errors.MichelangeloError) else 1,
+    }
+    return {**fields, "exceptionType": kind} if kind else fields
+
+
+def _resumable(error: errors.WorkflowError) -> dict[str, Any]:
+    obj: Object = {}
+    conditions.set(obj, status.RESUMABLE, "True", reason=type(error).__name__.removesuffix("Error"), message=str(error))
+    return {"conditions": obj["status"]["conditions"]}
+
+
+def _location(error: BaseException) -> errors.CodeLocation | None:
+    """The innermost frame that is neither ours nor a library's."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = os.path.abspath(frame.filename)
+        if not file.startswith(own) and "site-packages" not in file and os.path.dirname(os.__file__) not in file:
+            return errors.CodeLocation(file, frame.lineno or 0, frame.name, (frame.line or "").strip())
+    return None
+
+
+def _shown(location: errors.CodeLocation | None) -> str:
+    if location is None:
+        return ""
+    source = location.source or linecache.getline(location.file, location.line).strip()
+    return f"\n  {location.file}, line {location.line}, in {location.function}\n    {source}"
+
+
+def _name(run: Object) -> str:
+    return str(run["metadata"]["name"])
