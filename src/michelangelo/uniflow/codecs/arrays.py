@@ -21,7 +21,7 @@ def _encode_array(value: np.ndarray[Any, Any], encoder: Encoder) -> dict[str, An
         )
 
     def write(file: BinaryIO) -> None:
-        np.lib.format.write_array(file, value, version=(1, 0) if len(value.dtype.descr) < 100 else None)
+        np.lib.format.write_array(file, value, version=(3, 0))
 
     return {
         **encoder.stream(write),

@@ -177,9 +177,12 @@ class Encoder:
         """The trees of named fields."""
         name = ""
         try:
-            return {name: self.child(value) for name, value in values.items()}
+            trees = {}
+            for name, value in values.items():
+                trees[name] = self.child(value)
+            return trees
         except Unencodable as error:
-            error.path.append(f".{name}" if name else ".?")
+            error.path.append(f".{name}")
             raise
 
     def blob(self, data: bytes) -> dict[str, Any]:
