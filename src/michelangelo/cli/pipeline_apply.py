@@ -1,0 +1,83 @@
+"""`mactl pipeline apply`: registers a pipeline: its source packed by content, its commit, its parameters' schema.
+
+A Pipeline whose file is not beside its YAML is applied as it is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from michelangelo import errors
+from michelangelo.cli import apply as generic
+from michelangelo.cli import connection, documents, options, output, workflow_source
+from michelangelo.cli.documents import Document
+from michelangelo.cli.output import Format
+from michelangelo.cli.workflow_source import WorkflowSource
+
+__all__ = ["apply"]
+
+
+@click.command("apply")
+@options.files
+@options.namespace
+@output.output_option()
+@click.option("--dry-run", is_flag=True, help="Check and say what would happen; store nothing.")
+@click.pass_obj
+def apply(
+    invocation: connection.Invocation, filenames: tuple[str, ...], namespace: str, output: Format, dry_run: bool
+) -> None:
+    """Register a pipeline: its source, its commit, and the schema of its parameters.
+
+    spec.manifest.filePath is the workflow's file, relative to the YAML file.
+
+    \b
+    Example:
+      mactl pipeline apply -f pipeline.yaml
+    """
+    if not filenames:
+        raise errors.SettingsError("name what to register: -f pipeline.yaml")
+    loaded = documents.load(filenames)
+    foreign = [one.place("kind") for one in loaded if one.object["kind"] != "Pipeline"]
+    if foreign:
+        raise errors.SettingsError(f"{', '.join(foreign)}: no Pipeline; `mactl apply -f` takes every kind")
+    found = [_source(one) for one in loaded]
+    filled = [_filled(one, source) if source else one for one, source in zip(loaded, found, strict=True)]
+    with connection.connect(invocation) as link:
+        for source in found:
+            if source is not None and not dry_run:
+                source.upload(link)
+        generic.apply_files(link, filled, namespace=namespace, form=output, dry_run=dry_run)
+
+
+def _source(document: Document) -> WorkflowSource | None:
+    """The workflow that the manifest names; None when the manifest already says where its packed source is."""
+    spec = document.object.get("spec")
+    manifest = (spec.get("manifest") if isinstance(spec, dict) else None) or {}
+    named = manifest.get("filePath") or manifest.get("file_path") or ""
+    if not isinstance(named, str) or not named or manifest.get("uniflowTar") or manifest.get("uniflow_tar"):
+        return None
+    file, _, function = named.partition(":")
+    folder = Path.cwd() if document.source == "standard input" else Path(document.source).resolve().parent
+    path = folder / file
+    if not path.is_file():
+        path = folder / f"{file.replace('.', '/')}.py"
+    if not path.is_file():
+        place = document.place("spec.manifest.filePath")
+        raise errors.SourceError(f"{place}: there is no file {file!r} beside it")
+    function = function or str(manifest.get("uniflowFunction") or manifest.get("uniflow_function") or "")
+    return workflow_source.read(str(path), function.rpartition(".")[2] if "." in function else function)
+
+
+def _filled(document: Document, source: WorkflowSource) -> Document:
+    spec = document.object["spec"]
+    aliases = ("file_path", "uniflow_function", "source_digest")
+    given = {key: value for key, value in spec["manifest"].items() if key not in aliases}
+    new = {**spec, "manifest": {**given, **source.manifest()}}
+    if commit := source.commit():
+        new["commit"] = commit
+    if "owner" not in new and (who := workflow_source.actor()):
+        new["owner"] = who
+    return dataclasses.replace(document, object={**document.object, "spec": new})

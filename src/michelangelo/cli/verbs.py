@@ -1,0 +1,60 @@
+"""The table of verbs: where each is, and its one line of help, so that `mactl --help` loads none of them.
+
+It holds data only. The groups of the kinds (`mactl pipeline_run get …`) come from the registry of kinds; what a kind
+has beyond the verbs that all kinds share is in `KIND_VERBS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["GENERIC_VERBS", "KIND_VERBS", "VERBS", "Verb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """`module:attribute` of a click command, relative to `michelangelo.cli`, and its short help."""
+
+    target: str
+    help: str
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "init": Verb("init:init", "Make a new project folder that runs"),
+    "serve": Verb("serve:serve", "Start the API server and its controllers"),
+    "get": Verb("get:get", "Show objects as a table, JSON, YAML or names"),
+    "describe": Verb("describe:describe", "Show one object in full, with its events"),
+    "apply": Verb("apply:apply", "Create or update objects from files"),
+    "delete": Verb("delete:delete", "Delete objects"),
+    "edit": Verb("edit:edit", "Edit an object in your editor"),
+    "logs": Verb("logs:logs", "Print what a run's tasks printed"),
+    "wait": Verb("wait:wait", "Wait until objects are in a state"),
+    "events": Verb("events:events", "Show what happened, oldest first"),
+    "explain": Verb("explain:explain", "Describe the fields of a kind"),
+    "template": Verb("template:template", "Print a file to start from for a kind"),
+    "config": Verb("config:config", "Show and change the contexts"),
+    "version": Verb("version:version", "Show the versions of this program and of the server"),
+    "completion": Verb("completion:completion", "Print the completion script of a shell"),
+}
+
+KIND_VERBS: Final[Mapping[str, Mapping[str, Verb]]] = {
+    "Pipeline": {
+        "apply": Verb("pipeline_apply:apply", "Register a pipeline: its source, schema and revision"),
+        "run": Verb("pipeline_run_verb:run", "Start a run of a registered pipeline"),
+        "dev-run": Verb("pipeline_dev_run:dev_run", "Start a run of a workflow file, without registering it"),
+    },
+    "PipelineRun": {
+        "kill": Verb("pipeline_run_kill:kill", "End a run"),
+        "signal": Verb("pipeline_run_signal:signal", "Send a signal that a run waits for"),
+        "logs": Verb("logs:logs", "Print what the run's tasks printed"),
+    },
+}
+
+GENERIC_VERBS: Final[Mapping[str, str]] = {
+    "get": "Show objects of this kind",
+    "describe": "Show one object in full, with its events",
+    "apply": "Create or update objects of this kind from files",
+    "delete": "Delete objects of this kind",
+}

@@ -1,0 +1,74 @@
+"""A workflow file as a pipeline's manifest: its source packed and stored, its parameters' schema, its commit.
+
+The file is imported here, so its errors are the user's before anything is sent. It writes no object.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from michelangelo import errors
+from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.cli.connection import Connection
+from michelangelo.uniflow import parameters, source, source_tree
+from michelangelo.uniflow.source_tree import GitState
+from michelangelo.uniflow.workflow import Workflow
+
+__all__ = ["WorkflowSource", "actor", "read"]
+
+
+@dataclass(frozen=True)
+class WorkflowSource:
+    """A workflow that was found, and its packed source."""
+
+    workflow: Workflow[..., Any]
+    file: str
+    """Relative to the root of the packed files."""
+    digest: str
+    data: bytes
+    git: GitState | None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return parameters.schema(self.workflow)
+
+    def manifest(self) -> dict[str, Any]:
+        """The fields of a PipelineManifest."""
+        return {
+            "type": "Uniflow",
+            "filePath": self.file,
+            "uniflowFunction": self.workflow.fn.__qualname__,
+            "uniflowTar": self.digest,
+            "sourceDigest": self.digest,
+            "parameters": self.schema,
+        }
+
+    def commit(self) -> dict[str, str]:
+        """The fields of a CommitInfo; empty outside of a repository."""
+        return {"gitRef": self.git.commit, "branch": self.git.branch} if self.git else {}
+
+    def upload(self, link: Connection) -> None:
+        link.content.put_blob(self.digest, self.data)
+
+
+def read(path: str, function: str = "") -> WorkflowSource:
+    """Import the file and pack what it needs. Raises SourceError with the user's file, line and source."""
+    if not os.path.isfile(path):
+        raise errors.SourceError(f"there is no file {path}")
+    module = source.load_file(path)
+    workflow = source.find_workflow(module, function)
+    tree = source_tree.find_source(path, module.__name__)
+    staging = MemoryBlobStore()
+    blob = source_tree.pack_source(tree, staging)
+    return WorkflowSource(workflow, tree.main, blob.digest, staging.get(blob.digest), source_tree.git_state(tree))
+
+
+def actor() -> dict[str, str]:
+    """Who is at the keyboard, as a UserInfo."""
+    try:
+        return {"name": getpass.getuser()}
+    except (OSError, KeyError):
+        return {}
