@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "DRIVER",
     "PIPELINE",
     "PIPELINE_RUN",
     "REVISION",
@@ -21,6 +22,9 @@ __all__ = [
     "WORKER_QUEUE",
 ]
 
+DRIVER: Final = "michelangelo/driver"
+"""Annotation on a PipelineRun that its creator drives itself: the creator's identity (`runtime.processes`), so that no
+controller starts a driver in the moment between the creation and the creator's lease."""
 PIPELINE: Final = "pipeline.michelangelo/name"
 """Label on Revisions and PipelineRuns: the pipeline they belong to."""
 REVISION: Final = "michelangelo/revision"

@@ -34,6 +34,8 @@ class Source:
 
     informer: Informer
     requests: Mapper
+    types: frozenset[str] = frozenset(("ADDED", "MODIFIED", "DELETED"))
+    """The types of changes that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class Controller:
         """Begin to work. The informers must be synced: what is not in a cache yet would look as if it did not exist."""
         queue = self._queue = WorkQueue(backoff=self._backoff)
         for source in self._sources:
-            self._unsubscribe.append(source.informer.add_handler(_enqueue(queue, source.requests)))
+            self._unsubscribe.append(source.informer.add_handler(_enqueue(queue, source)))
         for number in range(self._num_workers):
             thread = threading.Thread(target=self._work, args=(queue,), name=f"{self.name} {number}", daemon=True)
             self._threads.append(thread)
@@ -180,13 +182,15 @@ class Controller:
                 return
 
 
-def _enqueue(queue: WorkQueue[Request], requests: Mapper) -> Callable[[Change], None]:
+def _enqueue(queue: WorkQueue[Request], source: Source) -> Callable[[Change], None]:
     def handle(change: Change) -> None:
-        for request in requests(change.object):
+        if change.type not in source.types:
+            return
+        for request in source.requests(change.object):
             queue.add(request)
         if change.old is not None and change.type == "MODIFIED":
             # Who was owner, or was named by a label, has lost something.
-            for request in requests(change.old):
+            for request in source.requests(change.old):
                 queue.add(request)
 
     return handle
