@@ -6,10 +6,10 @@ import os
 import threading
 
 import pytest
+from tests.executors.conftest import Bench, until
 
 from michelangelo import errors
 from michelangelo.executors.base import AttemptState
-from tests.executors.conftest import Bench, until
 
 
 def test_attempt_gives_its_result(bench: Bench) -> None:
@@ -36,6 +36,7 @@ def test_result_without_codec_fails(bench: Bench) -> None:
     assert outcome.error is not None
     assert outcome.error["type"] == "michelangelo.errors.CodecError"
     assert "unencodable" in outcome.error["message"]
+    assert (outcome.error["file"], outcome.error["source"]) == (str(bench.module), "def unencodable():")
 
 
 @pytest.mark.parametrize(("function", "expected"), [("leave", "SystemExit"), ("interrupt", "KeyboardInterrupt")])
@@ -171,3 +172,20 @@ def test_output_over_the_limit_keeps_head_and_tail(bench: Bench) -> None:
     assert b"first words" in log[:100]
     assert log.endswith(b"last words\n")
     assert log.count(b"bytes of output left out here") == 1
+
+
+def test_scratch_folder_is_there_during_the_attempt_only(bench: Bench) -> None:
+    module = bench.file("scratch_flow.py")
+    module.write_text(
+        "import os\nfrom michelangelo.uniflow import task_context\n"
+        "def use():\n"
+        "    folder = task_context.current().scratch\n"
+        "    open(os.path.join(folder, 'big'), 'w').close()\n"
+        "    return folder\n"
+    )
+    folder = bench.run("use", module=module).output
+    assert folder
+    assert not os.path.exists(folder)
+    assert os.path.isdir(os.path.dirname(folder))
+    bench.executor.close()
+    assert not os.path.exists(os.path.dirname(folder))

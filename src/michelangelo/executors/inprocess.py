@@ -9,6 +9,7 @@ one cannot run at the same time.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import heapq
 import io
 import os
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from michelangelo import errors
-from michelangelo.executors import logs, running
+from michelangelo.executors import logs, running, scratch
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 
 __all__ = ["InProcessExecutor"]
@@ -33,6 +34,7 @@ class InProcessExecutor:
         self,
         call: Callable[[Attempt], Outcome],
         *,
+        run_id: str = "",
         capacity: int = 8,
         log_limit_bytes: int = logs.DEFAULT_LIMIT_BYTES,
     ) -> None:
@@ -49,6 +51,7 @@ class InProcessExecutor:
         self._expected = 0
         """Attempts that no thread has taken yet."""
         self._environment = _Environment()
+        self._scratch = scratch.ScratchFolders(run_id or "inprocess")
         self._closed = False
 
     @property
@@ -70,6 +73,8 @@ class InProcessExecutor:
                     f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
                     "submit it when one has ended"
                 )
+            context = {"scratch": self._scratch.path(attempt.id), **attempt.context}
+            attempt = dataclasses.replace(attempt, context=context)
             self._environment.enter(attempt)
             self._unfinished[attempt.id] = attempt
             if attempt.timeout_seconds > 0:
@@ -120,6 +125,7 @@ class InProcessExecutor:
         for thread in idle:
             thread.join()
         _streams.release(self)
+        self._scratch.close()
 
     def _end(self, attempt_id: str, state: AttemptState, message: str) -> None:
         self._finish(Outcome(id=attempt_id, state=state, error=running.failure(state, message)))

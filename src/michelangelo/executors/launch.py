@@ -18,11 +18,11 @@ from typing import Literal
 
 from michelangelo.executors import processes, wire
 
-__all__ = ["Interpreter", "StartMethod", "ZygoteProcess"]
+__all__ = ["ENTRY", "Interpreter", "StartMethod", "ZygoteProcess"]
 
 StartMethod = Literal["fork", "spawn"]
 
-_ENTRY = "import sys; sys.path.append(sys.argv[1]); from michelangelo.worker import zygote; zygote.main()"
+ENTRY = "import sys; sys.path.append(sys.argv[1]); from michelangelo.worker import zygote; zygote.main()"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FIRST_FREE_FD = 10
 _STDERR_TAIL = 4096
@@ -42,7 +42,7 @@ class Interpreter:
 class ZygoteProcess:
     """A zygote that was started; `channel` speaks to it. It ends by itself when the channel is closed."""
 
-    def __init__(self, interpreter: Interpreter, *, run_id: str, blobs_url: str) -> None:
+    def __init__(self, interpreter: Interpreter, *, run_id: str, blobs_url: str, scratch: str) -> None:
         """Starts it and returns at once. Raises OSError when the interpreter cannot be started."""
         ours, theirs = socket.socketpair()
         self._errors = wire.nameless_file()
@@ -62,6 +62,7 @@ class ZygoteProcess:
                 "run_id": run_id,
                 "blobs_url": blobs_url,
                 "sys_path": list(interpreter.sys_path or sys.path),
+                "scratch": scratch,
                 "start_method": interpreter.start_method,
             }
         )
@@ -95,7 +96,7 @@ def _spawn(python: str, channel: socket.socket, errors: int, run_id: str) -> int
         (os.POSIX_SPAWN_DUP2, error_fd, 2),
         (os.POSIX_SPAWN_DUP2, fd, wire.CHANNEL_FD),
     ]
-    argv = [python, "-P", "-c", _ENTRY, _ROOT, run_id]
+    argv = [python, "-P", "-c", ENTRY, _ROOT, run_id]
     try:
         try:
             return os.posix_spawn(python, argv, environment, file_actions=actions, setsid=True)

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from michelangelo import errors
-from michelangelo.executors import launch, logs, processes, supervisor
+from michelangelo.executors import launch, logs, processes, scratch, supervisor
 from michelangelo.executors.base import Attempt, Outcome
 
 __all__ = ["ProcessExecutor"]
@@ -51,10 +51,14 @@ class ProcessExecutor:
         self._unfinished: set[str] = set()
         self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._closed = False
+        self._scratch = scratch.ScratchFolders(run_id)
         self._supervisor = supervisor.Supervisor(
-            functools.partial(launch.ZygoteProcess, interpreter, run_id=run_id, blobs_url=blobs_url),
+            functools.partial(
+                launch.ZygoteProcess, interpreter, run_id=run_id, blobs_url=blobs_url, scratch=self._scratch.root
+            ),
             supervisor.Limits(log_bytes=log_limit_bytes, memory_bytes=memory_limit_bytes),
             self._on_end,
+            scratch_folders=self._scratch,
             with_templates=interpreter.start_method == "fork",
         )
         self._thread = threading.Thread(target=self._supervisor.run, name="process-executor", daemon=True)
@@ -113,9 +117,12 @@ class ProcessExecutor:
                 self._closed = True
                 self._supervisor.post(self._supervisor.stop)
         self._thread.join()
+        self._scratch.close()
 
     def end_orphans(self) -> int:
-        return processes.end_marked(self._run_id, processes.tree(os.getpid()))
+        count = processes.end_marked(self._run_id, processes.tree(os.getpid()))
+        scratch.remove_left(self._run_id, but=self._scratch.root)
+        return count
 
     def _on_end(self, outcome: Outcome) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from michelangelo.executors import launch, processes, running, wire
+from michelangelo.executors import launch, processes, running, scratch, wire
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 
 __all__ = ["Limits", "Supervisor"]
@@ -65,8 +65,10 @@ class Supervisor:
         limits: Limits,
         report: Callable[[Outcome], None],
         *,
+        scratch_folders: scratch.ScratchFolders,
         with_templates: bool,
     ) -> None:
+        self._scratch = scratch_folders
         self._start_zygote = start_zygote
         self._limits = limits
         self._report = report
@@ -151,16 +153,19 @@ class Supervisor:
 
     def _launch(self, item: running.RunningAttempt, link: _Link) -> None:
         try:
+            scratch_folder = self._scratch.path(item.id)
             fds = item.open()
         except OSError as e:
-            self._lose(item, f"cannot open the pipes or the log of attempt {item.id}: {e}")
+            self._lose(item, f"cannot make the pipes, the log or the temporary folder of attempt {item.id}: {e}")
             return
         self._selector.register(item.result_fd, selectors.EVENT_READ, functools.partial(self._on_result, item))
         if item.log_fd >= 0:
             self._selector.register(item.log_fd, selectors.EVENT_READ, functools.partial(self._on_log, item))
         link.launched[item.id] = item
         item.launched_by = link.channel
-        self._send(link, {"op": "start", **wire.attempt_to_json(item.attempt)}, fds)
+        message = {"op": "start", **wire.attempt_to_json(item.attempt)}
+        message["context"] = {"scratch": scratch_folder, **message["context"]}
+        self._send(link, message, fds)
         if item.memory_limit_bytes and not self._watching_memory:
             self._watching_memory = True
             self._after(_MEMORY_WATCH_SECONDS, self._watch_memory)
@@ -184,6 +189,7 @@ class Supervisor:
             if fd >= 0 and fd in self._selector.get_map():
                 self._selector.unregister(fd)
         item.close()
+        self._scratch.remove(item.id)
         del self._attempts[item.id]
         self._report(item.outcome(status, max_rss_bytes))
 
@@ -361,9 +367,12 @@ class Supervisor:
             reason += f": {said}" if said else ""
         for link in (base, *templates):
             self._lose_launched(link, reason)
-        self._release(base, lambda item: self._lose(item, f"attempt {item.id} could not be started: {reason}"))
-        for link in templates:
-            self._release(link, self._assign)
+        for link in (base, *templates):
+            # What waited has not run: it goes to the next zygote, unless they do not even start.
+            self._release(link, self._assign if base.ready else functools.partial(self._lose_unstarted, reason))
+
+    def _lose_unstarted(self, reason: str, item: running.RunningAttempt) -> None:
+        self._lose(item, f"attempt {item.id} could not be started: {reason}")
 
     def _lose_launched(self, link: _Link, reason: str) -> None:
         launched, link.launched = link.launched, {}

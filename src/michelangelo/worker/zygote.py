@@ -13,6 +13,7 @@ import fcntl
 import gc
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from michelangelo import errors
+from michelangelo.blobs import opening
 from michelangelo.executors import wire
 from michelangelo.uniflow import source
 from michelangelo.worker import call, child, failure, forksafety
@@ -45,14 +47,17 @@ def main() -> None:
         return
     hello = received.pop(0)[0]
     sys.path[:] = hello["sys_path"]
-    caller = call.Caller(lambda: _open_store(hello["blobs_url"]))
-    if hello["blobs_url"].startswith("file:"):
+    caller = call.Caller(lambda: opening.open_blob_store(hello["blobs_url"]))
+    if hello["blobs_url"].startswith(("file:", "/")):
         # Cheap and safe across a fork; others may start threads, so each process opens them for itself.
-        caller.open_store()
+        with contextlib.suppress(errors.MichelangeloError):  # said by each attempt
+            caller.open_store()
     spawner = Spawner(hello["blobs_url"]) if hello["start_method"] == "spawn" else None
     driver_fd = _watch_process(hello["driver"])
     if os.getppid() == hello["driver"]:
         Zygote(channel, caller, driver_fd=driver_fd, spawner=spawner).serve(received)
+    # The driver removes it too; here it is in case that the driver was killed.
+    shutil.rmtree(hello["scratch"], ignore_errors=True)
 
 
 def main_spawned() -> NoReturn:
@@ -63,7 +68,7 @@ def main_spawned() -> NoReturn:
         os.set_inheritable(fd, False)
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # as above
-    caller = call.Caller(lambda: _open_store(job["blobs_url"]))
+    caller = call.Caller(lambda: opening.open_blob_store(job["blobs_url"]))
     child.run(
         wire.attempt_from_json(job["attempt"]), caller, result_fd=_RESULT_FD, log_fd=_LOG_FD, parent=job["parent"]
     )
@@ -333,9 +338,3 @@ def _ended_children() -> Iterator[tuple[int, int, int]]:
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-
-
-def _open_store(url):
-    from michelangelo.blobs.local import LocalBlobStore
-
-    return LocalBlobStore(url.removeprefix("file://"))
