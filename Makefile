@@ -24,7 +24,7 @@ help: ## List the targets
 setup: $(READY) ## Install everything into .venv, from hashed versions
 
 run: $(READY) ## Run the main job (examples/breast_cancer) to its end on this machine
-	@$(BIN)/python examples/breast_cancer/run.py $(ARGS)
+	@$(BIN)/python examples/breast_cancer/main.py $(ARGS)
 
 serve: $(READY) ## Start the API server and its controllers on this machine
 	@$(BIN)/mactl serve $(ARGS)

@@ -130,7 +130,8 @@ def evaluate(model: Model, split: Split) -> Evaluation:
 @uniflow.task(cache_enabled=True)
 def report(best: Model, evaluations: list[Evaluation]) -> Report:
     """Write tables, curves and the best model into one folder."""
-    folder = Path(_folder())
+    folder = Path(_folder()) / "report"
+    folder.mkdir()
     (folder / "model.joblib").write_bytes(best.file.read_bytes())
     _draw(evaluations, folder)
     rows = [{key: value for key, value in vars(e).items() if not key.endswith("_rates")} for e in evaluations]

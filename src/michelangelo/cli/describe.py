@@ -18,7 +18,9 @@ from michelangelo.client.client import Object
 __all__ = ["describe", "show"]
 
 _HIDDEN: Final = frozenset({"managedFields", "ownerReferences", "uid", "resourceVersion", "generation", "selfLink"})
-_LITERAL: Final = frozenset({"labels", "annotations", "environ", "kwArgs", "parameters", "result", "content", "payload"})
+_LITERAL: Final = frozenset(
+    {"labels", "annotations", "environ", "kwArgs", "parameters", "result", "content", "payload"}
+)
 """Fields whose keys are the user's own."""
 _WIDTH: Final = 4000
 """Longest text of one field; `mactl get -o yaml` shows all of it."""

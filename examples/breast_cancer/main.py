@@ -1,6 +1,6 @@
 """Runs the pipeline on the embedded platform of a folder, shows what came out, and copies the report beside it.
 
-    python examples/breast_cancer/run.py [--out FOLDER] [--resume [RUN]] [--svm-c 10 …]
+    python examples/breast_cancer/main.py [--out FOLDER] [--resume [RUN]] [--svm-c 10 …]
 
 Everything is inside the folder (default `out`): the platform's home, and `breast_cancer/` with the report. It starts no
 server, and leaves no process.
@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from pipeline import Report
@@ -43,7 +43,9 @@ def main() -> int:
         return 130
     folder = arguments.out / "breast_cancer"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(report.folder.path, folder)
+    # Outside of tasks data stays a reference until somebody asks for it.
+    made = cast(uniflow.Ref, report.folder).load()
+    shutil.copytree(made.path, folder)
     _print(report, folder, home)
     return 0
 
