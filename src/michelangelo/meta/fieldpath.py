@@ -7,6 +7,7 @@ any other stands in brackets, and in quotes there where it could be taken for an
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ def text(path: Iterable[Part]) -> str:
     return "".join(_parts(path))
 
 
+@functools.lru_cache(maxsize=1024)
 def parse(path: str) -> Path:
     """Raises ValueError."""
     parts: list[Part] = []

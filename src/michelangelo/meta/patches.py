@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any, Final
 
 import jsonpatch
@@ -21,6 +22,16 @@ MAX_OPERATIONS: Final = 10_000
 """Kubernetes' bound on the operations of one JSON patch."""
 MAX_BYTES: Final = 3 * 1024 * 1024
 """How much the `copy` operations of one patch may add: each could double the document."""
+
+_MEMBERS: Final = {
+    "add": ("path", "value"),
+    "remove": ("path",),
+    "replace": ("path", "value"),
+    "move": ("from", "path"),
+    "copy": ("from", "path"),
+    "test": ("path", "value"),
+}
+_POINTER: Final = re.compile(r"(/([^~/]|~[01])*)*", re.DOTALL)
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -44,23 +55,41 @@ def json_patch(target: Any, patch: Any) -> Any:
         )
     if depth.deeper_than(patch, depth.MAX_DEPTH + 2):
         raise errors.BadRequestError(f"the patch is nested deeper than {depth.MAX_DEPTH} levels")
-    try:
-        operations = [jsonpatch.JsonPatch([operation]) for operation in patch]
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        raise errors.BadRequestError(f"this is no JSON patch: {error}") from error
+    for index, operation in enumerate(patch):
+        _check_operation(index, operation)
     result, copied = copy.deepcopy(target), 0
-    for index, operation in enumerate(operations):
+    for index, operation in enumerate(patch):
         try:
-            if patch[index]["op"] == "copy":
-                copied += _size(result, patch[index]["from"])
+            if operation["op"] == "copy":
+                copied += _size(result, operation["from"])
                 _check_copied(copied)
-            result = operation.apply(result, in_place=True)
+            result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-            raise _inapplicable(index, patch[index], error) from error
+            raise _inapplicable(index, operation, error) from error
         except (TypeError, AttributeError, KeyError, IndexError, ValueError) as error:
             # The library lets these through where a path leads through a scalar.
-            raise _inapplicable(index, patch[index], error) from error
+            raise _inapplicable(index, operation, error) from error
     return result
+
+
+def _check_operation(index: int, operation: dict[str, Any]) -> None:
+    name = operation.get("op")
+    needed = _MEMBERS.get(name) if isinstance(name, str) else None
+    if needed is None:
+        raise _malformed(index, f"op must be one of {', '.join(_MEMBERS)}; it is {name!r}")
+    for member in needed:
+        if member not in operation:
+            raise _malformed(index, f"{name} needs a {member!r}")
+        if member != "value" and not _is_pointer(operation[member]):
+            raise _malformed(index, f"{member} must be a JSON pointer such as /spec/type; it is {operation[member]!r}")
+
+
+def _is_pointer(value: Any) -> bool:
+    return isinstance(value, str) and _POINTER.fullmatch(value) is not None
+
+
+def _malformed(index: int, why: str) -> errors.BadRequestError:
+    return errors.BadRequestError(f"operation {index} of the JSON patch is none: {why}")
 
 
 def _merged(target: Any, patch: Any) -> Any:

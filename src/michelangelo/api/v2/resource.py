@@ -26,6 +26,9 @@ __all__ = ["AGE", "Column", "Resource", "Validated", "wire_path"]
 _MAX_ERRORS: Final = 100
 """A hostile document may have a million wrong fields; nobody reads more than these."""
 
+_MAX_WRONG: Final = 10_000
+"""Above so many, pydantic's list alone would take more memory than the document."""
+
 _JSON_TYPES: Final[Mapping[str, str]] = {
     "string_type": "string",
     "int_type": "integer",
@@ -142,6 +145,8 @@ def _validate(model: type[Resource], obj: Mapping[str, Any]) -> Validated:
         parsed = model.model_validate(obj)
     except pydantic.ValidationError as first:
         pruned = copy.deepcopy(dict(obj))
+        if first.error_count() > _MAX_WRONG:
+            return Validated({}, (errors.FieldError("", f"has {first.error_count()} wrong fields, too many to list"),))
         details = first.errors(include_url=False)
         for detail in details:
             if detail["type"] == "extra_forbidden":
