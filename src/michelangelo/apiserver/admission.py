@@ -12,6 +12,7 @@ the index.
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from michelangelo import errors
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from michelangelo.apiserver.options import Subresource, WriteOptions
     from michelangelo.client.client import Object
 
-__all__ = ["check_identity", "create", "is_system_namespace", "update"]
+__all__ = ["check_identity", "check_name", "create", "is_system_namespace", "update"]
 
 _SERVER_SET: Final = (
     "uid",
@@ -70,17 +71,23 @@ def create(kind: Kind, namespace: str, obj: Object, now: datetime, options: Writ
     return admitted
 
 
-def check_identity(kind: Kind, current: Object, wanted: Object) -> bool:
-    """Whether the caller named the state that it wants to change. Raises ConflictError when it named another one,
-    BadRequestError when it is another object or none at all."""
+def check_name(kind: Kind, name: str, wanted: Object) -> None:
+    """Raises BadRequestError where the body is no object of the name that the URL has, whether that exists or not."""
     metadata = wanted.get("metadata")
-    name = current["metadata"]["name"]
     if not isinstance(metadata, dict):
         raise errors.BadRequestError(f"{kind.kind} {name}: metadata must be an object")
     if metadata.get("name", "") != name:
         raise errors.BadRequestError(
             f"the name of the object ({metadata.get('name', '')}) does not match the name on the URL ({name})"
         )
+
+
+def check_identity(kind: Kind, current: Object, wanted: Object) -> bool:
+    """Whether the caller named the state that it wants to change. Raises ConflictError when it named another one,
+    BadRequestError when it is another object or none at all."""
+    name = current["metadata"]["name"]
+    check_name(kind, name, wanted)
+    metadata = wanted["metadata"]
     uid, present = metadata.get("uid"), current["metadata"]["uid"]
     if uid and uid != present:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
@@ -124,12 +131,11 @@ def _addressed(kind: Kind, namespace: str, obj: Object) -> Object:
     """A copy that may be changed, whose apiVersion, kind and namespace are those of the request."""
     if not isinstance(obj, dict):
         raise errors.BadRequestError(f"the body must be a {kind.kind}, an object; it is a {causes.type_name(obj)}")
-    for field, expected in (("apiVersion", kind.api_version), ("kind", kind.kind)):
-        value = obj.get(field) or (obj.get("api_version") if field == "apiVersion" else None)
-        if value and value != expected:
-            raise errors.BadRequestError(
-                f"the {field} of the object ({value}) does not match the {field} on the URL ({expected})"
-            )
+    version = obj.get("apiVersion") or obj.get("api_version")
+    if version and version != kind.api_version:
+        raise errors.BadRequestError(
+            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        )
     metadata = obj.get("metadata")
     if metadata is None:
         metadata = {}
@@ -144,6 +150,10 @@ def _addressed(kind: Kind, namespace: str, obj: Object) -> Object:
                 f"the namespace of the provided object ({metadata['namespace']}) does not match the namespace sent on "
                 f"the request ({namespace})"
             )
+    sent = obj.get("kind")
+    if sent and sent != kind.kind:
+        found = [causes.invalid("kind", sent, f"must be {kind.kind}")]
+        raise refusals.invalid(replace(kind, kind=str(sent)), str(metadata.get("name") or ""), found)
     given = {name: value for name, value in obj.items() if name != "api_version"}
     return {**given, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
 

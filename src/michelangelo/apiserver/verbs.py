@@ -133,6 +133,8 @@ class ApiServer:
         def change(_current: Object) -> Object:
             return obj
 
+        if isinstance(obj, dict):
+            admission.check_name(kind, name, obj)
         return self._change(kind, namespace, name, change, options or WriteOptions(), subresource)
 
     def patch(
@@ -181,8 +183,7 @@ class ApiServer:
                     return current
                 stored = yield from self._replace(kind, current, marked, record, options, "delete")
             except errors.ConflictError:
-                if how.resource_version:
-                    raise
+                # `check` refuses where the caller named a version that is gone.
                 continue
             except errors.NotFoundError as e:
                 raise refusals.not_found(kind, name) from e
@@ -269,7 +270,8 @@ class ApiServer:
             record = self._record(kind, namespace, name)
             current = documents.decode(record)
             wanted = change(documents.decode(record))
-            named = admission.check_identity(kind, current, wanted)
+            # Where the caller named a version, this refuses as soon as it is no longer the current one.
+            admission.check_identity(kind, current, wanted)
             admitted = admission.update(kind, current, wanted, subresource, self._clock(), options)
             _guard(options, current, admitted)
             if admitted == current:
@@ -280,8 +282,6 @@ class ApiServer:
                     return admitted
                 stored = yield from self._replace(kind, current, admitted, record, options, "update")
             except errors.ConflictError:
-                if named:
-                    raise
                 continue
             except errors.NotFoundError as e:
                 raise refusals.not_found(kind, name) from e

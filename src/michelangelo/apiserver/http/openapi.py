@@ -1,7 +1,7 @@
 """The OpenAPI documents over HTTP: an index whose URLs hold a digest of what they lead to, so that clients keep it for
 good.
 
-The documents are computed once per process, when first asked for. OpenAPI v2 is an empty document: see `v2`.
+The documents are computed once per process, when first asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 import michelangelo
 from michelangelo import errors
-from michelangelo.api.v2 import openapi
+from michelangelo.api.v2 import openapi, swagger
 from michelangelo.apiserver.http import negotiation, replies
 
 __all__ = ["v2", "v3", "v3_of"]
@@ -53,15 +53,22 @@ async def v3_of(request: Request) -> Response:
 
 
 async def v2(request: Request) -> Response:
-    """/openapi/v2: a document without definitions. kubectl up to 1.31 reads one before it applies anything, and then
-    finds in v3 what it needs to know."""
-    about = {"title": "Michelangelo", "version": michelangelo.__version__}
+    """/openapi/v2.
+
+    As protobuf it is a document without definitions: kubectl up to 1.31 reads one before it applies anything, and then
+    finds in v3 what it needs to know.
+    """
     if _V2_PROTOBUF in request.headers.get("accept", ""):
-        info = _field(1, about["title"].encode()) + _field(2, about["version"].encode())
+        info = _field(1, b"Michelangelo") + _field(2, michelangelo.__version__.encode())
         body = _field(1, b"2.0") + _field(2, info) + _field(8, b"") + _field(9, b"")
         # Go's parser of media types does not take the "@" of the name that its own client asks for.
         return Response(body, media_type=_V2_PROTOBUF.replace("@", "."))
-    return replies.document({"swagger": "2.0", "info": about, "paths": {}, "definitions": {}}, negotiation.JSON)
+    return Response(await asyncio.to_thread(_v2_json), media_type="application/json")
+
+
+@cache
+def _v2_json() -> bytes:
+    return orjson.dumps(swagger.document())
 
 
 def _field(number: int, value: bytes) -> bytes:
