@@ -79,8 +79,8 @@ def test_quantity_arithmetic_is_that_of_fractions(left: int, right: int, factor:
 
 @given(st.integers(0, 10**6), st.integers(0, 10**9 - 1), st.sampled_from(["", "k", "Ki", "M", "Mi", "m"]))
 def test_quantity_parsing_is_exact_or_rounds_up(whole: int, fraction: int, suffix: str) -> None:
-    units = {"": 1, "k": 1000, "Ki": 1024, "M": 10**6, "Mi": 1024**2, "m": Fraction(1, 1000)}[suffix]
-    exact = (whole + Fraction(fraction, 10**9)) * units * 10**9
+    units: dict[str, int | Fraction] = {"": 1, "k": 1000, "Ki": 1024, "M": 10**6, "Mi": 1024**2, "m": Fraction(1, 1000)}
+    exact = (whole + Fraction(fraction, 10**9)) * units[suffix] * 10**9
     nanos = Quantity(f"{whole}.{fraction:09d}{suffix}").nanos
     assert 0 <= nanos - exact < 1
 

@@ -160,5 +160,5 @@ def check_spec(path: str, spec: PipelineSpec) -> list[errors.FieldError]:
     found = notification.check(f"{path}.notifications", spec.notifications)
     triggers = (spec.manifest.trigger_map if spec.manifest else None) or {}
     for name, one in triggers.items():
-        found += trigger.check(path + fieldpath.text(("", "manifest", "triggerMap", name)), one)
+        found += trigger.check(fieldpath.text((*fieldpath.parse(path), "manifest", "triggerMap", name)), one)
     return found

@@ -59,14 +59,13 @@ def at(schema: Schema, path: str) -> Schema | None:
     """
     current = schema
     for part in fieldpath.parse(path):
-        current = _element(current)
-        properties = current.get("properties", {})
-        if part in properties:
-            current = properties[part]
-        elif isinstance(part, int) and current.get("type") == "array":
+        if isinstance(part, int) and current.get("type") == "array":
             current = current["items"]
-        else:
+            continue
+        found = _element(current).get("properties", {}).get(part)
+        if found is None:
             return None
+        current = found
     return current
 
 

@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
 
 
 def _path(item: dict[str, Any]) -> dict[str, Any]:
-    verbs = {verb: _operation(item[verb]) for verb in _VERBS if verb in item}
+    verbs: dict[str, Any] = {verb: _operation(item[verb]) for verb in _VERBS if verb in item}
     return {**verbs, "parameters": [_parameter(one) for one in item["parameters"]]}
 
 
@@ -54,13 +54,17 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in parameter.items() if key != "schema"} | parameter["schema"]
+    flat: dict[str, Any] = {**parameter, **parameter["schema"]}
+    del flat["schema"]
+    return flat
 
 
 def _response(response: dict[str, Any]) -> dict[str, Any]:
     content = next(iter(response.get("content", {}).values()), None)
-    described = {"description": response["description"]}
-    return described if content is None else {**described, "schema": _moved(content["schema"])}
+    described: dict[str, Any] = {"description": response["description"]}
+    if content is None:
+        return described
+    return {**described, "schema": _moved(content["schema"])}
 
 
 def _moved(schema: Any) -> Any:
