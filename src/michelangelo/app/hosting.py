@@ -35,7 +35,7 @@ class TaskHost:
         if target is not None:
             self._process.prepare(target.path, target.module)
         self._inprocess = InProcessExecutor(
-            Caller(lambda: opening.open_blob_store(blobs_url)), log_limit_bytes=log_limit
+            Caller(lambda: opening.open_blob_store(blobs_url)), run_id=run, log_limit_bytes=log_limit
         )
 
     @property
