@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.kubernetes"]
+
 
 @pytest.fixture(scope="session")
 def checkout() -> Path:

@@ -82,9 +82,9 @@ def check_name(kind: Kind, name: str, wanted: Object) -> None:
         )
 
 
-def check_identity(kind: Kind, current: Object, wanted: Object) -> bool:
-    """Whether the caller named the state that it wants to change. Raises ConflictError when it named another one,
-    BadRequestError when it is another object or none at all."""
+def check_identity(kind: Kind, current: Object, wanted: Object) -> None:
+    """Raises ConflictError when the caller named another state or incarnation than the current one, BadRequestError
+    when it is another object or none at all."""
     name = current["metadata"]["name"]
     check_name(kind, name, wanted)
     metadata = wanted["metadata"]
@@ -95,7 +95,6 @@ def check_identity(kind: Kind, current: Object, wanted: Object) -> bool:
     version = metadata.get("resourceVersion")
     if version and version != current["metadata"]["resourceVersion"]:
         raise refusals.modified(kind, name)
-    return bool(version)
 
 
 def update(
