@@ -210,15 +210,7 @@ def _container(hint: Any, container: type, value: Any, form: Form, path: str, er
         if not isinstance(value, collections.abc.Mapping):
             errors.append(_mismatch(hint, value, path))
             return value
-        key_hint, item_hint = arguments if len(arguments) == 2 else (Any, Any)
-        key_form: Form = "text" if form == "json" and key_hint is not str else form
-        items = {
-            coerce(key_hint, key, key_form, f"{path}[{key!r}]", errors): coerce(
-                item_hint, item, form, f"{path}[{key!r}]", errors
-            )
-            for key, item in value.items()
-        }
-        return items if type(value) is dict else value
+        return _mapping(hint, value, form, path, errors)
     fits = isinstance(value, list | tuple) if form == "json" else isinstance(value, typing.get_origin(hint) or hint)
     if not fits or isinstance(value, str | bytes) or not isinstance(value, collections.abc.Collection):
         errors.append(_mismatch(hint, value, path))
@@ -234,7 +226,31 @@ def _container(hint: Any, container: type, value: Any, form: Form, path: str, er
         coerce(item_hint, item, form, f"{path}[{index}]", errors)
         for index, (item_hint, item) in enumerate(zip(hints, value, strict=True))
     ]
-    return container(found) if form == "json" or type(value) is container else value
+    return _built(container, found, path, errors) if form == "json" or type(value) is container else value
+
+
+def _mapping(hint: Any, value: Any, form: Form, path: str, errors: Errors) -> Any:
+    """Keys of JSON are texts, read as annotated."""
+    arguments = typing.get_args(hint)
+    key_hint, item_hint = arguments if len(arguments) == 2 else (Any, Any)
+    key_form: Form = "text" if form == "json" and key_hint not in (str, Any) else form
+    pairs = [
+        (
+            coerce(key_hint, key, key_form, f"{path}[{key!r}]", errors),
+            coerce(item_hint, item, form, f"{path}[{key!r}]", errors),
+        )
+        for key, item in value.items()
+    ]
+    return _built(dict, pairs, path, errors) if type(value) is dict else value
+
+
+def _built(container: type, found: list[Any], path: str, errors: Errors) -> Any:
+    """The container of `found`; a set refuses what cannot be hashed."""
+    try:
+        return container(found)
+    except TypeError as error:
+        errors.append(FieldError(path, f"cannot be a {container.__name__}: {error}"))
+        return found
 
 
 def _instance(hint: type, value: Any, path: str, errors: Errors) -> Any:

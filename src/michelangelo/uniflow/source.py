@@ -67,11 +67,7 @@ def load_file(path: str, module: str = "") -> ModuleType:
     if loaded is not None and _same_file(getattr(loaded, "__file__", None), path):
         return loaded
     main = sys.modules.get("__main__")
-    if (
-        main is not None
-        and getattr(main, "__spec__", None) is None
-        and _same_file(getattr(main, "__file__", None), path)
-    ):
+    if main is not None and _same_file(getattr(main, "__file__", None), path):
         return main
     if not os.path.isfile(path):
         raise SourceError(f"there is no file {path}")

@@ -117,7 +117,7 @@ def _base(node: ast.ImportFrom, package: str) -> str | None:
     if not node.level:
         return node.module or ""
     parts = package.split(".") if package else []
-    if node.level - 1 > len(parts):
+    if node.level > len(parts):
         return None
     parts = parts[: len(parts) - (node.level - 1)]
     return ".".join([*parts, node.module] if node.module else parts)
