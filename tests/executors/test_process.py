@@ -146,6 +146,9 @@ def test_threads_that_are_no_daemons_may_finish(process_bench: Bench) -> None:
         ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "child"),
         ("import fragile", "child"),
         ("import random; random.seed(42)", "child"),
+        ("import random; dice = random.Random()", "child"),
+        ("import subprocess; helper = subprocess.Popen(['sleep', '60'])", "child"),
+        ("import numpy", "template"),
     ],
 )
 def test_module_is_imported_before_the_fork_only_if_that_is_safe(
@@ -175,6 +178,14 @@ def test_seeded_module_draws_the_same_in_every_process(process_bench: Bench) -> 
     module.write_text("import random\nrandom.seed(7)\ndef draw(): return random.random()\n")
     first, second = (process_bench.run("draw", module=module).output for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(("seed", "count"), [("", 3), ("numpy.random.seed(7)", 1)])
+def test_numpy_draws_what_fresh_processes_would_draw(process_bench: Bench, seed: str, count: int) -> None:
+    pytest.importorskip("numpy")
+    module = process_bench.file("numpy_flow.py")
+    module.write_text(f"import numpy\n{seed}\ndef draw(): return float(numpy.random.random())\n")
+    assert len({process_bench.run("draw", module=module).output for _ in range(3)}) == count
 
 
 def test_import_that_ends_the_process_is_lost_and_harms_nobody(process_bench: Bench) -> None:

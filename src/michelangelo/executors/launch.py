@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ StartMethod = Literal["fork", "spawn"]
 ENTRY = "import sys; sys.path.append(sys.argv[1]); from michelangelo.worker import zygote; zygote.main()"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FIRST_FREE_FD = 10
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 _STDERR_TAIL = 4096
 
 
@@ -97,11 +99,16 @@ def _spawn(python: str, channel: socket.socket, errors: int, run_id: str) -> int
         (os.POSIX_SPAWN_DUP2, fd, wire.CHANNEL_FD),
     ]
     argv = [python, "-P", "-c", ENTRY, _ROOT, run_id]
+    # In a session of its own: Ctrl-C in a terminal is the driver's to handle. And with its signals as a new process has
+    # them, whatever the driver or its parent ignore or block.
+    spawn = functools.partial(
+        os.posix_spawn, python, argv, environment, file_actions=actions, setsigmask=(), setsigdef=_SIGNALS
+    )
     try:
         try:
-            return os.posix_spawn(python, argv, environment, file_actions=actions, setsid=True)
+            return spawn(setsid=True)
         except NotImplementedError:
-            return os.posix_spawn(python, argv, environment, file_actions=actions, setpgroup=0)
+            return spawn(setpgroup=0)
     finally:
         os.close(fd)
         os.close(error_fd)

@@ -81,7 +81,7 @@ class ProcessExecutor:
 
     def submit(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._closed:
+            if self._closed or not self._thread.is_alive():
                 raise errors.ExecutorError(f"attempt {attempt.id} cannot be taken: the process executor is closed")
             if attempt.id in self._unfinished:
                 raise errors.ExecutorError(f"attempt {attempt.id} is running already")

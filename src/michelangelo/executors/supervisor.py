@@ -102,16 +102,18 @@ class Supervisor:
 
     def run(self) -> None:
         """Until `stop` was posted; then everything is ended and closed."""
-        # A zygote that cannot be started is said to the first attempt, which tries again.
-        with contextlib.suppress(OSError):
-            self._ensure_base()
-        while not self._stopping:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            for key, events in self._selector.select(timeout):
-                key.data(events)
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
-        self._close()
+        try:
+            # A zygote that cannot be started is said to the first attempt, which tries again.
+            with contextlib.suppress(OSError):
+                self._ensure_base()
+            while not self._stopping:
+                timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+                for key, events in self._selector.select(timeout):
+                    key.data(events)
+                while self._timers and self._timers[0][0] <= time.monotonic():
+                    heapq.heappop(self._timers)[2]()
+        finally:
+            self._close()
 
     def stop(self) -> None:
         self._stopping = True

@@ -19,7 +19,7 @@ from typing import NoReturn
 from michelangelo.executors import wire
 from michelangelo.executors.base import Attempt, Outcome
 from michelangelo.uniflow import source
-from michelangelo.worker import failure
+from michelangelo.worker import failure, forksafety
 
 __all__ = ["adopt_orphans", "run", "set_environment"]
 
@@ -51,6 +51,7 @@ def run(
         if prelude:
             os.write(1, prelude)
         set_environment(attempt.environment)
+        forksafety.reseed()
         _report(result_fd, _call(attempt, call))
         code = 0
         _run_exit_hooks()
@@ -82,8 +83,6 @@ def _become_leader(parent: int) -> None:
     adopt_orphans()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _call(attempt: Attempt, call: Callable[[Attempt], Outcome]) -> Outcome:

@@ -38,7 +38,6 @@ _SPAWNED = "import sys; sys.path[:] = sys.argv[1:]; from michelangelo.worker imp
 def main() -> None:
     """Entry of the process that the driver starts, with its channel under `wire.CHANNEL_FD`."""
     os.set_inheritable(wire.CHANNEL_FD, False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper in a new interpreter
     channel = wire.Channel(socket.socket(fileno=wire.CHANNEL_FD))
@@ -175,13 +174,13 @@ class Zygote:
 
     def _become_template(self, message: wire.Message, channel: wire.Channel) -> None:
         child.set_environment(message["environment"])
-        state = forksafety.RandomState()
+        watch = forksafety.ImportWatch()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             with _Capture() as capture:
                 source.load_file(message["path"], message["module"])
-            reason = forksafety.reason_not_to_fork(state)
+            reason = watch.reason_not_to_fork()
         except errors.SourceError as e:
             reason = e.message
         if reason:
@@ -266,7 +265,6 @@ class Spawner:
                     for fd, target in zip(fds, (_JOB_FD, _RESULT_FD, _LOG_FD), strict=True)
                 ],
                 setpgroup=0,
-                setsigdef=[signal.SIGINT],
             )
         finally:
             for fd in fds:
