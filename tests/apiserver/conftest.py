@@ -222,6 +222,18 @@ def platform(api: ApiServer) -> Platform:
     return made
 
 
+@pytest.fixture
+def open_platform() -> Callable[[ApiServer], Platform]:
+    """Makes the project `team` on a server of the test's own."""
+
+    def make(api: ApiServer) -> Platform:
+        made = Platform(api)
+        made.open()
+        return made
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server over HTTP, shared by the tests of a module: each takes a namespace of its own."""
