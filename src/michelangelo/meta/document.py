@@ -16,10 +16,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, core_schema
 
 from michelangelo.meta import durations, quantity, timestamps
-from michelangelo.meta.depth import MAX_DEPTH
 
 __all__ = [
-    "MAX_DEPTH",
     "Bool",
     "Document",
     "Duration",

@@ -20,6 +20,7 @@ __all__ = [
     "FieldSelector",
     "LabelRequirement",
     "LabelSelector",
+    "Operator",
     "index_terms",
     "parse_fields",
     "parse_labels",

@@ -13,7 +13,18 @@ from michelangelo.meta import causes
 from michelangelo.meta.document import Document, Enumeration, FreeForm, Int32, Int64
 from michelangelo.meta.metadata import ResourceIdentifier
 
-__all__ = ["CachedOutput", "CachedOutputSpec"]
+__all__ = [
+    "CacheKey",
+    "CachedOutput",
+    "CachedOutputSpec",
+    "CachedOutputStatus",
+    "CachedOutputType",
+    "CheckpointSpec",
+    "RawModelSpec",
+    "StorageType",
+    "VariableSpec",
+    "VariableType",
+]
 
 
 class CachedOutputType(Enumeration):

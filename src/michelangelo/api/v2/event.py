@@ -10,7 +10,7 @@ from michelangelo.api.v2.resource import Column, Resource
 from michelangelo.meta import causes
 from michelangelo.meta.document import Document, Int32, Timestamp
 
-__all__ = ["Event", "EventSource", "ObjectReference"]
+__all__ = ["Event", "EventSeries", "EventSource", "ObjectReference"]
 
 
 class ObjectReference(Document):

@@ -10,7 +10,7 @@ from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.meta.document import Document, Enumeration
 from michelangelo.meta.metadata import Condition
 
-__all__ = ["Namespace", "NamespacePhase"]
+__all__ = ["Namespace", "NamespacePhase", "NamespaceSpec", "NamespaceStatus"]
 
 
 class NamespacePhase(Enumeration):

@@ -19,7 +19,17 @@ from michelangelo.meta import causes, fieldpath
 from michelangelo.meta.document import Document, Enumeration, FreeForm
 from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
-__all__ = ["Pipeline", "PipelineManifest", "PipelineSpec", "PipelineStatus", "check_spec"]
+__all__ = [
+    "Pipeline",
+    "PipelineManifest",
+    "PipelineManifestType",
+    "PipelineSpec",
+    "PipelineState",
+    "PipelineStatus",
+    "PipelineType",
+    "TaskSpec",
+    "check_spec",
+]
 
 
 class PipelineType(Enumeration):

@@ -19,7 +19,24 @@ from michelangelo.meta import causes
 from michelangelo.meta.document import Bool, Document, Enumeration, FreeForm, Int32, Timestamp
 from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
-__all__ = ["PipelineRun", "PipelineRunSpec", "PipelineRunState", "PipelineRunStatus", "PipelineRunStepInfo"]
+__all__ = [
+    "ExceptionType",
+    "ExternalResource",
+    "InternalResource",
+    "PipelineRun",
+    "PipelineRunAction",
+    "PipelineRunSpec",
+    "PipelineRunState",
+    "PipelineRunStatus",
+    "PipelineRunStepInfo",
+    "PipelineRunStepState",
+    "Resume",
+    "RetryInfo",
+    "SourcePipeline",
+    "StepCachedOutputs",
+    "StepCounts",
+    "StepResource",
+]
 
 
 class PipelineRunAction(Enumeration):

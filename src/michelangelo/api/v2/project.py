@@ -14,7 +14,19 @@ from michelangelo.meta import causes
 from michelangelo.meta.document import Bool, Document, Enumeration, Int32, Timestamp
 from michelangelo.meta.metadata import Condition
 
-__all__ = ["Project", "check_placement"]
+__all__ = [
+    "NotificationControl",
+    "OwnerInfo",
+    "Project",
+    "ProjectPhase",
+    "ProjectSpec",
+    "ProjectState",
+    "ProjectStatus",
+    "Retention",
+    "RetentionConfig",
+    "TypeInfo",
+    "check_placement",
+]
 
 
 class NotificationControl(Enumeration):

@@ -11,7 +11,7 @@ from michelangelo.api.v2.user_info import UserInfo
 from michelangelo.meta.document import Document, Enumeration, FreeForm
 from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
-__all__ = ["Revision", "RevisionSpec", "RevisionStatus"]
+__all__ = ["Revision", "RevisionSpec", "RevisionState", "RevisionStatus", "TypeMeta"]
 
 
 class RevisionState(Enumeration):

@@ -14,7 +14,7 @@ from pydantic import Field
 from michelangelo.api.v2.resource import AGE, Column, Resource
 from michelangelo.meta.document import Bool, Document, Enumeration, FreeForm, Int32, Int64, Timestamp
 
-__all__ = ["TaskRun", "TaskRunSpec", "TaskRunState", "TaskRunStatus"]
+__all__ = ["TaskRun", "TaskRunSpec", "TaskRunState", "TaskRunStatus", "TaskRunType"]
 
 
 class TaskRunType(Enumeration):
