@@ -1,4 +1,4 @@
-"""The informer: its cache becomes what the server has, whatever happens to the watch; handlers hear each change in order."""
+"""The informer: its cache becomes what the server has, whatever happens to the watch; handlers hear all in order."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from michelangelo.runtime import processes
 @pytest.fixture
 def child() -> subprocess.Popen[bytes]:
     """A process that has ended, and that nobody has waited for or asked about yet."""
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    return process
+    return subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
 
 
 def identity_of(process: subprocess.Popen[bytes]) -> processes.Identity:

@@ -107,7 +107,7 @@ def test_waiting_worker_is_woken_by_a_delayed_key() -> None:
 
 def test_many_threads_lose_nothing_and_never_share_a_key() -> None:
     queue: WorkQueue[int] = WorkQueue()
-    wanted = {key: 0 for key in range(20)}
+    wanted = dict.fromkeys(range(20), 0)
     seen = dict.fromkeys(wanted, -1)
     running: set[int] = set()
     shared: list[int] = []

@@ -1,4 +1,5 @@
-"""The Client protocol: the verbs of the API, the same in process, over HTTP to our server, and to a Kubernetes API server.
+"""The Client protocol: the verbs of the API, the same in process, over HTTP to our server, and to a Kubernetes API
+server.
 
 Objects travel as plain JSON documents (`Object`), exactly as they are on the wire: nothing between a controller and the
 store builds models that it does not need. Kinds are named by their `kind` ("PipelineRun"); the registry in
@@ -56,8 +57,8 @@ class Watch(Protocol):
     def next(self, timeout_seconds: float | None = None) -> WatchEvent | None:
         """The next event; None when `timeout_seconds` passed without one or the watch was closed.
 
-        Raises ExpiredError when the events were compacted away (list again), UnavailableError when the server went away.
-        """
+        Raises ExpiredError when the events were compacted away (list again), UnavailableError when the server went
+        away."""
         ...
 
     def close(self) -> None: ...

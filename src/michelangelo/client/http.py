@@ -1,4 +1,5 @@
-"""The Client over HTTP: to our server, and unchanged to any Kubernetes API server. Only standard verbs and parameters."""
+"""The Client over HTTP: to our server, and unchanged to any Kubernetes API server. Only standard verbs and
+parameters."""
 
 from __future__ import annotations
 
@@ -144,15 +145,14 @@ class HttpClient:
         query = _given(labelSelector=label_selector, fieldSelector=field_selector)
         query |= {"watch": "true", "allowWatchBookmarks": "true"}
         path = paths.collection(registry.get(kind), namespace)
-        return stream.HttpWatch(
-            self._transport, path, query=query, resource_version=resource_version, present=present
-        )
+        return stream.HttpWatch(self._transport, path, query=query, resource_version=resource_version, present=present)
 
     def close(self) -> None:
         self._transport.close()
 
     def _create_project(self, kind: registry.Kind, obj: Object, name: str, namespace: str, *, dry_run: bool) -> Object:
-        """A project lives in the namespace of its name. Our server makes both at once; Kubernetes wants it there first."""
+        """A project lives in the namespace of its name. Our server makes both at once; Kubernetes wants it there
+        first."""
         paths.check(kind, name, namespace)
         project = {**obj, "metadata": {**_metadata(obj), "namespace": namespace}}
         path = paths.collection(kind, namespace)

@@ -1,15 +1,15 @@
 """A cache of all objects of one kind, kept up to date by a list and a watch, with indexes and handlers for changes.
 
-Objects in it are shared and never changed in place: a newer state replaces the object. So they may be read from any thread
-without a copy, and must be copied (`copy.deepcopy`) before anything in them is changed. The cache may be behind the server,
-and never goes back in time: what it shows was true once. It decides nothing about what changes mean.
-"""
+Objects in it are shared and never changed in place: a newer state replaces the object. So they may be read from any
+thread without a copy, and must be copied (`copy.deepcopy`) before anything in them is changed. The cache may be
+behind the server, and never goes back in time: what it shows was true once. It decides nothing about what changes
+mean."""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -115,12 +115,12 @@ class Informer:
         with self._lock:
             return self._objects.get((namespace, name))
 
-    def list(self, *, namespace: str = "") -> list[Object]:
+    def list(self, *, namespace: str = "") -> Sequence[Object]:
         """All objects (of a namespace), to be read only, in no order."""
         with self._lock:
             return [obj for (space, _), obj in self._objects.items() if not namespace or space == namespace]
 
-    def by_index(self, index: str, value: str) -> list[Object]:
+    def by_index(self, index: str, value: str) -> Sequence[Object]:
         """The objects for which the indexer of that name yielded `value`, to be read only, in no order."""
         with self._lock:
             return [self._objects[key] for key in self._indexes[index].get(value, ())]
@@ -239,7 +239,8 @@ class Informer:
             handler(change)
 
     def _delay_seconds(self, failures: int) -> float:
-        return min(_LIMIT_BACKOFF_SECONDS, self._backoff_seconds * 2.0 ** min(failures - 1, 20)) * random.uniform(0.8, 1.0)
+        full = min(_LIMIT_BACKOFF_SECONDS, self._backoff_seconds * 2.0 ** min(failures - 1, 20))
+        return full * random.uniform(0.8, 1.0)
 
 
 def _key(obj: Mapping[str, Any]) -> _Key:

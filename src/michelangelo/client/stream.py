@@ -16,7 +16,7 @@ import orjson
 import urllib3
 
 from michelangelo import errors
-from michelangelo.client.client import Object, WatchEvent
+from michelangelo.client.client import WatchEvent
 from michelangelo.client.transport import Transport
 from michelangelo.meta import status
 
@@ -40,7 +40,7 @@ class HttpWatch:
         resource_version: str,
         present: Sequence[WatchEvent] = (),
     ) -> None:
-        """Opens the stream after `resource_version`; `present` are events to give first. Raises what the server says."""
+        """Opens the stream after `resource_version`; `present` are events to give first. Raises ApiError."""
         self._transport = transport
         self._path = path
         self._query = dict(query)
@@ -73,7 +73,7 @@ class HttpWatch:
             response = self._response
             self._changed.notify_all()
         try:
-            response.shutdown()  # type: ignore[attr-defined]  # HTTPResponse has it; its base class does not declare it
+            response.shutdown()
         except (ValueError, RuntimeError, OSError):
             pass  # It ended by itself meanwhile.
         if threading.current_thread() is not self._thread:

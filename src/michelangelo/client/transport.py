@@ -1,8 +1,8 @@
-"""HTTP requests to one API server: connections, credentials, retries, and errors by meaning. It knows no verb and no kind.
+"""HTTP requests to one API server: connections, credentials, retries, and errors by meaning. It knows no verb and no
+kind.
 
-What is retried: anything that the server cannot have seen (no connection came about) or refused unseen (429), and reads.
-A write whose connection broke is not sent again: only its caller knows whether that is safe.
-"""
+What is retried: anything that the server cannot have seen (no connection came about) or refused unseen (429), and
+reads. A write whose connection broke is not sent again: only its caller knows whether that is safe."""
 
 from __future__ import annotations
 
@@ -104,7 +104,14 @@ class Transport:
         return f"{self._prefix}{path}?{urlencode(query)}" if query else f"{self._prefix}{path}"
 
     def _attempts(
-        self, method: str, url: str, data: bytes | None, headers: dict[str, str], timeout: urllib3.Timeout, *, stream: bool
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: dict[str, str],
+        timeout: urllib3.Timeout,
+        *,
+        stream: bool,
     ) -> urllib3.BaseHTTPResponse:
         for delay in (*_RETRY_DELAYS_SECONDS, None):
             try:
@@ -183,7 +190,8 @@ def _pool(endpoint: Endpoint, size: int) -> urllib3.HTTPConnectionPool:
     if not host or parts.scheme not in ("http", "https"):
         raise errors.SettingsError(f"the server {endpoint.server!r} is no http or https URL")
     options = [*urllib3.connection.HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    if hasattr(socket, "TCP_KEEPIDLE"):  # Linux: notice a peer that is gone after about a minute, also in a silent watch
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        # Linux: notice after a minute that the peer is gone, also in a silent watch.
         options += [(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)]
     if parts.scheme == "http":
         return urllib3.HTTPConnectionPool(host, port, maxsize=size, socket_options=options)
@@ -218,7 +226,9 @@ def _ssl_context(endpoint: Endpoint) -> ssl.SSLContext:
                 file.write(f"{endpoint.client_certificate}\n{endpoint.client_key}\n")
             context.load_cert_chain(name)
         except ssl.SSLError as e:
-            raise errors.SettingsError(f"the client certificate for {endpoint.server} and its key do not fit: {e}") from e
+            raise errors.SettingsError(
+                f"the client certificate for {endpoint.server} and its key do not fit: {e}"
+            ) from e
         finally:
             os.unlink(name)
     return context

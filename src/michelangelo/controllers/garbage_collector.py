@@ -4,19 +4,19 @@
 * foreground: the owner has the finalizer `foregroundDeletion` and waits for those dependents that block its deletion;
 * orphan: the owner has the finalizer `orphan`; its dependents lose the reference to it, and stay.
 
-An owner is what its uid says: an object of the same name that was made later is another one. That an owner is gone is never
-concluded from a cache, which may be behind: the server is asked. Owners of kinds that we do not know are left alone.
-"""
+An owner is what its uid says: an object of the same name that was made later is another one. That an owner is gone is
+never concluded from a cache, which may be behind: the server is asked. Owners of kinds that we do not know are left
+alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from michelangelo import errors
 from michelangelo.api.v2 import registry
 from michelangelo.client.client import Client, Object, Propagation
-from michelangelo.client.informer import BY_OWNER, Informer
+from michelangelo.client.informer import BY_OWNER, Informer, by_owner
 from michelangelo.runtime import controller
 from michelangelo.runtime.manager import Manager
 from michelangelo.runtime.reconciler import Request, Result
@@ -25,6 +25,7 @@ __all__ = ["FOREGROUND", "ORPHAN", "GarbageCollector", "sources"]
 
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"
+_PAGE: Final = 500
 
 
 class GarbageCollector:
@@ -100,16 +101,27 @@ class GarbageCollector:
         self._remove_finalizer(owner, FOREGROUND)
 
     def _orphan_dependents(self, owner: Object) -> None:
+        """The server is asked for them: one that a cache missed would be deleted afterwards."""
         uid = owner["metadata"]["uid"]
-        for dependent in self._dependents(owner):
+        for dependent in self._present_dependents(owner):
             references = dependent["metadata"]["ownerReferences"]
             self._write_references(dependent, [one for one in references if one["uid"] != uid])
         self._remove_finalizer(owner, ORPHAN)
 
     def _dependents(self, owner: Object) -> list[Object]:
-        """Looked up on the server where nothing in the caches tells that there are none: they may be behind."""
         uid = owner["metadata"]["uid"]
         return [obj for informer in self._informers.values() for obj in informer.by_index(BY_OWNER, uid)]
+
+    def _present_dependents(self, owner: Object) -> Iterator[Object]:
+        uid, namespace = owner["metadata"]["uid"], owner["metadata"].get("namespace") or ""
+        for kind in self._informers:
+            token = ""
+            while True:
+                page = self._client.list(kind, namespace=namespace, limit=_PAGE, continue_token=token)
+                yield from (obj for obj in page.items if uid in by_owner(obj))
+                token = page.continue_token
+                if not token:
+                    break
 
     # --- writes ---------------------------------------------------------------------------------------------
 
@@ -153,19 +165,36 @@ def sources(manager: Manager) -> list[controller.Source]:
     """Every object; with it its dependents and its owners, of whatever kind."""
     informers = {kind: manager.informer(kind) for kind in registry.KINDS}
 
-    def affected(obj: Object) -> Iterable[Request]:
-        yield _request(obj)
-        metadata = obj["metadata"]
+    def leaving(metadata: Mapping[str, Any]) -> Iterator[Request]:
+        """The dependents, and the owners that wait for this one."""
         for informer in informers.values():
-            for dependent in informer.by_index(BY_OWNER, metadata["uid"]):
-                yield _request(dependent)
+            yield from map(_request, informer.by_index(BY_OWNER, metadata["uid"]))
         for reference in metadata.get("ownerReferences") or ():
-            kind = registry.KINDS.get(reference["kind"])
-            if kind is not None:
-                space = (metadata.get("namespace") or "") if kind.namespaced else ""
-                yield Request(space, reference["name"], reference["kind"])
+            if reference["kind"] in informers:
+                space = (metadata.get("namespace") or "") if registry.KINDS[reference["kind"]].namespaced else ""
+                owner = informers[reference["kind"]].get(reference["name"], namespace=space)
+                if owner is not None and owner["metadata"].get("deletionTimestamp"):
+                    yield _request(owner)
 
-    return [controller.Source(informer, affected) for informer in informers.values()]
+    def changed(obj: Object) -> Iterator[Request]:
+        # Most changes are of living objects and concern nobody: they must cost nothing here.
+        metadata = obj["metadata"]
+        if metadata.get("deletionTimestamp") or metadata.get("ownerReferences"):
+            yield _request(obj)
+            yield from leaving(metadata)
+
+    def gone(obj: Object) -> Iterator[Request]:
+        yield from leaving(obj["metadata"])
+
+    present, deleted = frozenset(("ADDED", "MODIFIED")), frozenset(("DELETED",))
+    return [
+        source
+        for informer in informers.values()
+        for source in (
+            controller.Source(informer, changed, types=present),
+            controller.Source(informer, gone, types=deleted),
+        )
+    ]
 
 
 def _request(obj: Object) -> Request:

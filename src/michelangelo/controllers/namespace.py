@@ -49,7 +49,9 @@ class NamespaceReconciler:
             return Result(requeue_after_seconds=_LOOK_AGAIN_SECONDS)
         left = [name for name in finalizers if name != FINALIZER]
         try:
-            self._client.update({**namespace, "spec": {**namespace["spec"], "finalizers": left}}, subresource="finalize")
+            self._client.update(
+                {**namespace, "spec": {**namespace["spec"], "finalizers": left}}, subresource="finalize"
+            )
         except errors.NotFoundError:
             pass
         return Result()
@@ -63,9 +65,7 @@ class NamespaceReconciler:
                 count += 1
                 continue
             try:
-                answer = self._client.delete(
-                    kind.kind, metadata["name"], namespace=namespace, uid=metadata["uid"]
-                )
+                answer = self._client.delete(kind.kind, metadata["name"], namespace=namespace, uid=metadata["uid"])
             except errors.NotFoundError:
                 continue
             count += answer.get("kind") == kind.kind

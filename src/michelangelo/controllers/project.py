@@ -73,9 +73,7 @@ class ProjectReconciler:
         name = namespace["metadata"]["name"]
         if (namespace.get("status") or {}).get("phase") == "Terminating":
             message = f"namespace {name} is being deleted; delete the project too, or wait and create it again"
-            conditions.set(
-                wanted, "Ready", "False", reason="NamespaceTerminating", message=message, clock=self._clock
-            )
+            conditions.set(wanted, "Ready", "False", reason="NamespaceTerminating", message=message, clock=self._clock)
             status["state"], status["errorMessage"] = "Error", message
         else:
             conditions.set(wanted, "Ready", "True", reason="NamespaceActive", clock=self._clock)

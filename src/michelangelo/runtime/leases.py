@@ -1,13 +1,13 @@
 """Leases: at most one holder at a time, and a successor soon after the holder is gone.
 
-A lease is a `coordination.k8s.io/v1` Lease object, written with optimistic concurrency through the Client. Nobody compares
-clocks: a contender takes over when the object has not changed for its duration by the contender's own clock, and the holder
-counts itself out when it could not renew for that long by its own. A holder that was a process of this machine and is
-provably dead has no term to wait for.
+A lease is a `coordination.k8s.io/v1` Lease object, written with optimistic concurrency through the Client. Nobody
+compares clocks: a contender takes over when the object has not changed for its duration by the contender's own clock,
+and the holder counts itself out when it could not renew for that long by its own. A holder that was a process of this
+machine and is provably dead has no term to wait for.
 
-It is on the path of `python flow.py`: it loads neither models nor HTTP. What a lease protects is its user's business, and
-so is stopping when it is lost; a write that must not happen twice is fenced by its own object (a TaskRun per attempt).
-"""
+It is on the path of `python flow.py`: it loads neither models nor HTTP. What a lease protects is its user's business,
+and so is stopping when it is lost; a write that must not happen twice is fenced by its own object (a TaskRun per
+attempt)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _RACES: Final = 5
 class Lease:
     """One contender for one lease. Not thread safe but for `is_held`: while a Keeper runs, it is the Keeper's.
 
-    `identity` is the holder that is written; every Lease is a holder of its own. `clock` gives seconds that never go back.
-    """
+    `identity` is the holder that is written; every Lease is a holder of its own. `clock` gives seconds that never go
+    back."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Lease:
 
     @property
     def transitions(self) -> int:
-        """How often the lease has gone from one holder to another, as of the last write; it grows with each takeover."""
+        """How often the lease has gone from one holder to another, as of the last write. Grows with each takeover."""
         return int(((self._held or {}).get("spec") or {}).get("leaseTransitions") or 0)
 
     def acquire(self) -> bool:
@@ -215,7 +215,8 @@ class Keeper:
         self._thread.start()
 
     def stop(self, *, release: bool = True) -> None:
-        """Renew no more, and with `release` delete the Lease object. A server that is gone does not matter: the term ends."""
+        """Renew no more, and with `release` delete the Lease object. A server that is gone does not matter: the term
+        ends."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -263,7 +264,7 @@ def of_run(
     duration_seconds: int = DURATION_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Lease:
-    """The lease for driving `run` (a PipelineRun as the server returned it). It belongs to the run, and goes with it."""
+    """The lease for driving `run` (a PipelineRun as the server returned it). It goes with the run."""
     metadata = run["metadata"]
     owner = {"apiVersion": run["apiVersion"], "kind": run["kind"], "name": metadata["name"], "uid": metadata["uid"]}
     return Lease(

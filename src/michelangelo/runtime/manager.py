@@ -1,8 +1,8 @@
-"""The manager: one set of informers for all controllers of a process, started and stopped together, on one replica at a time.
+"""The manager: one set of informers for all controllers of a process, started and stopped together, on one replica at
+a time.
 
-Informers run on every replica, so that a successor starts warm; controllers run where the leader's lease is held. It knows
-no controller by name.
-"""
+Informers run on every replica, so that a successor starts warm; controllers run where the leader's lease is held. It
+knows no controller by name."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ import secrets
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Identity", "of_this_process"]
+
+_HAS_PROC: Final = sys.platform.startswith("linux")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _host() -> str:
 @functools.cache
 def _boot() -> str:
     """Empty where it cannot be known, and then nobody is provably dead."""
-    if sys.platform == "linux":
+    if _HAS_PROC:
         try:
             with open("/proc/sys/kernel/random/boot_id") as file:
                 boot = file.read().strip()
@@ -76,7 +78,7 @@ def _boot() -> str:
 
 def _started(pid: int) -> str | None:
     """When the process started; None when there is none with that id (a zombie has ended); empty: unknown."""
-    if sys.platform == "linux":
+    if _HAS_PROC:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 # The second field is the program's name in brackets, which may hold anything.

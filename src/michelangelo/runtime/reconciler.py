@@ -1,7 +1,8 @@
 """The contract between a controller and the one function that it exists for.
 
-A reconciler is told *which* object to look at, and never what happened to it: it reads the present state, and does what
-brings the world nearer to it. So a missed, repeated or reordered event cannot do harm, and a restart is nothing special.
+A reconciler is told *which* object to look at, and never what happened to it: it reads the present state, and does
+what brings the world nearer to it. So a missed, repeated or reordered event cannot do harm, and a restart is nothing
+special.
 
 What its outcome means:
 
@@ -42,7 +43,8 @@ class Result:
 
 
 class TerminalError(errors.MichelangeloError):
-    """Reconciling failed in a way that trying again cannot mend. The message is for whoever reads the object's events."""
+    """Reconciling failed in a way that trying again cannot mend. The message is for whoever reads the object's
+    events."""
 
 
 class Reconciler(Protocol):

@@ -1,8 +1,8 @@
 """Events: what happened to an object, for people, as core/v1 Event objects that `kubectl describe` shows.
 
-The same thing happening again counts up instead of adding an object: the event's name is made from what it says, so that
-this holds over restarts and several processes too. Events are a courtesy: a failure to write one is logged, never raised.
-"""
+The same thing happening again counts up instead of adding an object: the event's name is made from what it says, so
+that this holds over restarts and several processes too. Events are a courtesy: a failure to write one is logged,
+never raised."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ class Recorder:
         self._component = component
         self._clock = clock
 
-    def event(
-        self, about: Mapping[str, Any], type: Literal["Normal", "Warning"], reason: str, message: str
-    ) -> None:
-        """Record that something happened to the object `about`. `reason` is one CamelCase word, `message` a sentence."""
+    def event(self, about: Mapping[str, Any], type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Record what happened to the object `about`. `reason` is one CamelCase word, `message` a sentence."""
         event = self._event(about, type, reason, message[:_MAX_MESSAGE_CHARACTERS])
         try:
             self._write(event)

@@ -1,8 +1,8 @@
 """The work queue between events and workers: each key at most once in it, and never with two workers at the same time.
 
 A key added while a worker has it is handed out again after `done`, behind the keys that came before: no key starves
-another, and however often an object changes, one pass over its newest state is enough. It knows nothing of what keys mean.
-"""
+another, and however often an object changes, one pass over its newest state is enough. It knows nothing of what keys
+mean."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ class WorkQueue(Generic[K]):
             return self._failures.get(key, 0)
 
     def get(self, timeout_seconds: float | None = None) -> K | None:
-        """The next key, to be given back by `done`; None after `shutdown`, or when `timeout_seconds` passed (real time)."""
+        """The next key, to be given back by `done`; None after `shutdown`, or when `timeout_seconds` passed (real
+        time)."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         with self._changed:
             while True:
