@@ -3,6 +3,7 @@ version to which, and never what was in it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from michelangelo.client.client import Object
 
 __all__ = ["AuditEntry", "AuditFile", "AuditLog", "entry"]
+
+logger = logging.getLogger(__name__)
 
 AuditEntry = dict[str, Any]
 
@@ -43,8 +46,13 @@ class AuditFile:
 
     def write(self, entry: AuditEntry) -> None:
         with self._lock:
-            if self._file >= 0:
+            if self._file < 0:
+                return
+            try:
                 os.write(self._file, orjson.dumps(entry) + b"\n")
+            except OSError as e:
+                # The write that it tells of is done; refusing it now would be a lie.
+                logger.error("cannot write the audit log: %s; the entry was %s", e.strerror, entry)
 
     def close(self) -> None:
         with self._lock:

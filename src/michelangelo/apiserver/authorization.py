@@ -6,13 +6,12 @@ the object as it is sent and as it is stored both have to (`check_object`).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from michelangelo import errors
 from michelangelo.apiserver import refusals
-from michelangelo.meta import labels
+from michelangelo.meta import labels, selectors
 from michelangelo.runtime import leases
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Attributes:
     name: str = ""
     subresource: Subresource = ""
     label_selector: str = ""
+    field_selector: str = ""
 
 
 def authorize(identity: Identity, wanted: Attributes) -> None:
@@ -71,13 +71,15 @@ def _run_may(scope: RunScope, wanted: Attributes) -> bool:
     if kind in _SHARED:
         return verb in _READ or (kind == "CachedOutput" and verb in _WRITE)
     if kind == "PipelineRun":
+        if verb in ("list", "watch"):
+            # A watch of one's own run, to hear of its end, is by name.
+            return selectors.parse_fields(wanted.field_selector).required("metadata.name") == scope.run
         own = wanted.name == scope.run
         return own and (verb == "get" or (verb in _WRITE and wanted.subresource == "status"))
     if kind in ("TaskRun", "Signal"):
         if verb in ("list", "watch"):
-            return f"{labels.PIPELINE_RUN}={scope.run}" in re.split(
-                r"\s*,\s*", wanted.label_selector.replace("==", "=")
-            )
+            own_label = {"metadata": {"labels": {labels.PIPELINE_RUN: scope.run}}}
+            return selectors.index_terms(own_label) <= selectors.parse_labels(wanted.label_selector).equality_terms()
         # Of which run a single one is, `check_object` sees.
         return verb == "get" or (kind == "TaskRun" and verb in _WRITE)
     if kind == "Lease":

@@ -150,7 +150,7 @@ class ApiServer:
         none."""
 
         def change(current: Object) -> Object:
-            return patching.apply(patch, current)
+            return patching.apply(kind, patch, current)
 
         return self._change(kind, namespace, name, change, options or WriteOptions(), subresource)
 
@@ -269,11 +269,12 @@ class ApiServer:
         for _ in range(RACES):
             record = self._record(kind, namespace, name)
             current = documents.decode(record)
+            _guard(options, current)
             wanted = change(documents.decode(record))
             # Where the caller named a version, this refuses as soon as it is no longer the current one.
             admission.check_identity(kind, current, wanted)
             admitted = admission.update(kind, current, wanted, subresource, self._clock(), options)
-            _guard(options, current, admitted)
+            _guard(options, admitted)
             if admitted == current:
                 return current
             try:
@@ -318,7 +319,6 @@ class ApiServer:
             self._audit.write(audit.entry(options.user, verb, kind, obj, before, self._clock()))
 
 
-def _guard(options: WriteOptions, *objects: Object) -> None:
+def _guard(options: WriteOptions, obj: Object) -> None:
     if options.guard is not None:
-        for obj in objects:
-            options.guard(obj)
+        options.guard(obj)

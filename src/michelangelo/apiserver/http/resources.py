@@ -58,6 +58,7 @@ class Resources:
             target.name,
             target.subresource,
             request.query_params.get("labelSelector", ""),
+            request.query_params.get("fieldSelector", ""),
         )
         identity: Identity = request.scope["identity"]
         if identity.run is not None:
