@@ -36,6 +36,8 @@ class Config:
     def double(self):
         return self.depth * 2
 
+PRESET = Config(7)
+
 def helper(x):
     """Documented."""
     return [math.sqrt(y) for y in range(x)]
@@ -49,7 +51,7 @@ def step(n, config=None):
         return Kind.A
     inner = lambda v: helper(v)
     other.deep(n)
-    return inner(n), RATE, TABLE, OPTIONS, Config().double(), assistant(n)
+    return inner(n), RATE, TABLE, OPTIONS, PRESET, Config().double(), assistant(n)
 '''
 OTHER = """
 def assistant(n):
@@ -112,6 +114,7 @@ CHANGED = {
     "default of a parameter": lambda base: base.replace("config=None", "config=1"),
     "default of a field": lambda base: base.replace("depth: int = 3", "depth: int = 4"),
     "method": lambda base: base.replace("self.depth * 2", "self.depth * 3"),
+    "field of a constant": lambda base: base.replace("PRESET = Config(7)", "PRESET = Config(8)"),
     "value of an enum": lambda base: base.replace("    A = 1", "    A = 2"),
     "lambda": lambda base: base.replace("helper(v)", "helper(v + 1)"),
 }

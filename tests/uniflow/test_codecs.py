@@ -290,11 +290,23 @@ def test_ref_says_how_to_get_at_the_value(blobs: MemoryBlobStore) -> None:
         ([(x for x in range(3))], r"value\[0\]: a generator can be read only once; return list"),
         ({object: {1, 2}, 3: {object()}}, r"value\[3\]"),
         (ValueError("x"), r"is an exception; raise it"),
+        ([collections.defaultdict(list)], r"value\[0\]: .*defaultdict, a kind of dict; return dict"),
         (lambda: 1, r"defined inside a function|lambda"),
         (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "move it to the top of its module"),
         (Future[int](None), "has no result to pass on"),
     ],
-    ids=["object", "lock", "iterator", "generator", "in-set", "exception", "lambda", "local-class", "future"],
+    ids=[
+        "object",
+        "lock",
+        "iterator",
+        "generator",
+        "in-set",
+        "exception",
+        "defaultdict",
+        "lambda",
+        "local-class",
+        "future",
+    ],
 )
 def test_value_without_codec_is_refused_with_its_path(blobs: MemoryBlobStore, value: Any, message: str) -> None:
     with pytest.raises(CodecError, match=message):

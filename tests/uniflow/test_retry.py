@@ -64,5 +64,7 @@ def test_matches_by_the_names_of_class_and_bases(on: Any, error: BaseException, 
 def test_all_wrong_fields_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"attempts=-1.*factor=0.5.*jitter=2"):
         Retry(attempts=-1, factor=0.5, jitter=2)
+    with pytest.raises(ValueError, match="must be a tuple of exception classes"):
+        Retry(on=OSError)  # type: ignore[arg-type]  # that is the test
     with pytest.raises(ValueError, match="retry_number=0"):
         retry.delay_seconds(Retry(), 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -160,6 +161,8 @@ class _Walk:
             self._put("set", " ".join(sorted(_standalone(self._home, item) for item in value)))
         elif isinstance(value, tuple | list | dict) and len(value) <= _MAX_CONSTANT_ITEMS:
             self._container(value)
+        elif self._is_own(type(value)):
+            self._instance(value)
         else:
             size = len(value) if isinstance(value, tuple | list | dict | set | frozenset) else 0
             self._put("object", f"{type(value).__module__}.{type(value).__qualname__} {size}")
@@ -170,6 +173,18 @@ class _Walk:
         self._put(type(value).__qualname__, str(len(value)))
         for item in value.items() if isinstance(value, dict) else value:
             self.value(item)
+
+    def _instance(self, value: Any) -> None:
+        """An object of a class of the user's: the class, and the fields of a record. Other state may change as the
+        program goes on, so it does not count."""
+        if self._known(value):
+            return
+        self._put("instance", "")
+        self.value(type(value))
+        names = getattr(type(value), "__dataclass_fields__", None) or getattr(type(value), "__pydantic_fields__", {})
+        for name in sorted(names):
+            self._put("field", name)
+            self.value(getattr(value, name, None))
 
     def _is_own(self, value: Any) -> bool:
         return _module_of(value) == self._home or _is_users(_module_of(value))
@@ -208,8 +223,10 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _has_docstring(code: CodeType) -> bool:
-    """A function's docstring is its first constant, where it has one; lambdas and comprehensions have none."""
-    return not code.co_name.startswith("<")
+    """A function's docstring is its first constant. Since Python 3.13 a flag says whether it has one; before, the place
+    is kept for it; lambdas and comprehensions have none."""
+    flag: int = getattr(inspect, "CO_HAS_DOCSTRING", 0)
+    return bool(code.co_flags & flag) if flag else not code.co_name.startswith("<")
 
 
 def _standalone(home: str, value: Any) -> str:

@@ -43,6 +43,10 @@ class Retry:
                     not self.max_backoff_seconds >= 0,
                     f"max_backoff_seconds={self.max_backoff_seconds}: negative",
                 ),
+                (
+                    type(self.on) is not tuple,
+                    f"on={self.on!r}: must be a tuple of exception classes, such as (OSError,)",
+                ),
                 (not 0 <= self.jitter <= 1, f"jitter={self.jitter}: must be between 0 and 1"),
             )
             if wrong

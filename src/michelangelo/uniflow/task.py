@@ -50,7 +50,7 @@ class TaskOptions:
     image_spec: Any = None
     """Container image, for executors that run containers."""
     io: Literal["pickle"] | None = None
-    """"pickle": results that no codec can carry are pickled."""
+    """"pickle": results that no codec can carry are pickled, and pickled arguments are taken."""
 
     @property
     def executor(self) -> str:

@@ -287,7 +287,9 @@ class Decoder:
 
     def _leaf(self, name: str, leaf: Mapping[str, Any]) -> Any:
         if name == "pickle" and not self.allow_pickle:
-            raise CodecError("a pickled value is not accepted here: only a task's own result may be one (io='pickle')")
+            raise CodecError(
+                "a pickled value is not accepted here: it may go only from task to task, and to a task with io='pickle'"
+            )
         codec = registry.by_name(name)
         if codec.is_data and not self.data:
             loading = self._loading()
@@ -309,6 +311,9 @@ def _advice(kind: type) -> str:
         return f"{name} is an exception; raise it, or return its text"
     if name in ("builtins.generator", "builtins.map", "builtins.filter", "builtins.zip", "builtins.dict_keys"):
         return f"a {kind.__name__} can be read only once; return list(…) of it"
+    for simple in (dict, list, tuple, set, str, int, float):
+        if issubclass(kind, simple):
+            return f"no codec carries {name}, a kind of {simple.__name__}; return {simple.__name__}(…) of it"
     if kind.__module__ in ("_io", "_thread", "_socket", "socket", "threading", "sqlite3"):
         return f"{name} lives in one process only; return what is in it, or a uniflow.File with its path"
     return (
