@@ -80,6 +80,9 @@ def parse(data: bytes, source: str) -> list[Document]:
     """The objects of a multi-document text. Kubernetes `List`s are taken apart. Raises SettingsError."""
     try:
         text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise errors.SettingsError(f"{source}: is no UTF-8 text (byte {e.start})") from e
+    try:
         _measure(text, source)
         loader = _Loader(text)
         found: list[Document] = []
@@ -91,11 +94,11 @@ def parse(data: bytes, source: str) -> list[Document]:
         finally:
             loader.dispose()
         return found
-    except UnicodeDecodeError as e:
-        raise errors.SettingsError(f"{source}: is no UTF-8 text (byte {e.start})") from e
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        raise errors.SettingsError(f"{source}:{mark.line + 1 if mark else 1}: {e.problem or e.context}") from e
+        # What is not closed is noticed behind the last line.
+        line = min(mark.line + 1, max(text.count("\n"), 1)) if mark else 1
+        raise errors.SettingsError(f"{source}:{line}: {e.problem or e.context}") from e
     except yaml.YAMLError as e:
         raise errors.SettingsError(f"{source}: {e}") from e
 

@@ -5,6 +5,7 @@ The files are written whole or not at all, and nothing that exists is overwritte
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +92,7 @@ The second run takes what it can from the cache. Or on a server:
 """
 
 _IGNORED = "__pycache__/\n.venv/\n"
+_USED: Final = frozenset({"square", "add", "uniflow", "range", "print", "int", "list", "sum"})
 
 
 @click.command()
@@ -129,7 +131,7 @@ def project_files(name: str) -> Mapping[str, str]:
     values = {
         "name": name,
         "title": name.replace("-", " ").capitalize(),
-        "function": function if function[0].isalpha() and function not in _TAKEN else f"run_{function}",
+        "function": f"run_{function}" if _is_taken(function) else function,
     }
     return {
         "pipeline.py": _PIPELINE.format(**values),
@@ -140,4 +142,6 @@ def project_files(name: str) -> Mapping[str, str]:
     }
 
 
-_TAKEN: Final = frozenset({"square", "add", "uniflow", "range", "print", "int", "list", "sum"})
+def _is_taken(function: str) -> bool:
+    """Whether the generated file could not define a workflow of this name."""
+    return not function.isidentifier() or keyword.iskeyword(function) or function in _USED

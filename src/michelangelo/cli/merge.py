@@ -20,9 +20,12 @@ def with_last_applied(wanted: Object) -> Object:
     """`wanted`, carrying itself in its annotation."""
     marked = copy.deepcopy(wanted)
     metadata = marked.setdefault("metadata", {})
-    annotations = metadata["annotations"] = dict(metadata.get("annotations") or {})
+    annotations = dict(metadata.pop("annotations", None) or {})
     annotations.pop(LAST_APPLIED, None)
-    annotations[LAST_APPLIED] = json.dumps(marked, separators=(",", ":"), sort_keys=True) + "\n"
+    if annotations:
+        metadata["annotations"] = annotations
+    text = json.dumps(marked, separators=(",", ":"), sort_keys=True) + "\n"
+    metadata["annotations"] = {**annotations, LAST_APPLIED: text}
     return marked
 
 
@@ -39,7 +42,8 @@ def last_applied(live: Object) -> Object:
 def three_way(live: Object, wanted: Object) -> Object:
     """The merge patch that takes `live` to `wanted`: fields that were applied before and are no longer wanted go,
     fields that somebody else set stay. Empty when nothing has to change."""
-    patch = _difference(last_applied(live), wanted, live)
+    applied = _with_annotations(last_applied(live))
+    patch = _difference(applied, _with_annotations(wanted), _with_annotations(live))
     if not patch:
         return {}
     annotation = with_last_applied(wanted)["metadata"]["annotations"][LAST_APPLIED]
@@ -52,6 +56,13 @@ def three_way(live: Object, wanted: Object) -> Object:
 def merge_patch(old: Any, new: Any) -> Any:
     """The JSON merge patch from one object to another."""
     return _difference(old, new, old)
+
+
+def _with_annotations(obj: Object) -> Object:
+    """Annotations are always a map here: kubectl writes an empty one into what it applied, others leave it out."""
+    metadata = obj.get("metadata") or {}
+    annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != LAST_APPLIED}
+    return {**obj, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _difference(applied: Any, wanted: Object, live: Any) -> Object:
