@@ -76,3 +76,14 @@ def test_upstream_condition_becomes_one_of_kubernetes() -> None:
 
 def test_upstream_zero_values_of_enums_are_the_same_as_absent() -> None:
     assert canonical("project")["status"] == {"state": "Ready"}
+
+
+def test_upstream_zero_value_is_the_default_where_there_is_one_and_missing_where_it_is_required() -> None:
+    model = registry.get("Pipeline").model
+    metadata = {"name": "a", "namespace": "a"}
+    document = {"apiVersion": "michelangelo.api/v2", "kind": "Pipeline", "metadata": metadata}
+    found = model.check({**document, "spec": {"manifest": {"type": "PIPELINE_MANIFEST_TYPE_INVALID"}}})
+    assert found.object["spec"] == {"manifest": {"type": "Uniflow"}}
+    conditions = [{"type": "Ready", "status": "CONDITION_STATUS_INVALID"}]
+    (error,) = model.check({**document, "spec": {"manifest": {}}, "status": {"conditions": conditions}}).errors
+    assert str(error) == "status.conditions[0].status: Required value"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, PydanticUseDefault, core_schema
 
 from michelangelo.meta import durations, quantity, timestamps
 
@@ -50,8 +50,9 @@ class Enumeration(StrEnum):
     """An enum of the API. `PIPELINE_TYPE_TRAIN` is read as `PipelineType.TRAIN`, `PIPELINE_TYPE_INVALID` as unset."""
 
     @classmethod
-    def read(cls, value: Any) -> Self | None:
-        """The member that `value` names; None for protobuf's zero. Raises pydantic's error that lists the members."""
+    def read(cls, value: Any) -> Self:
+        """The member that `value` names. Raises pydantic's error that lists the members, or its sign to take the
+        field's default, for protobuf's zero."""
         if isinstance(value, str):
             if value in cls._value2member_map_:
                 return cls(value)
@@ -61,7 +62,7 @@ class Enumeration(StrEnum):
                 if short in cls.__members__:
                     return cls[short]
                 if short == "INVALID":
-                    return None
+                    raise PydanticUseDefault
         raise PydanticCustomError("enum", "must be one of {supported}", {"supported": [str(one) for one in cls]})
 
     @classmethod
@@ -69,7 +70,7 @@ class Enumeration(StrEnum):
         return core_schema.no_info_plain_validator_function(
             cls.read,
             json_schema_input_schema=core_schema.literal_schema([str(one) for one in cls]),
-            serialization=core_schema.to_string_ser_schema(when_used="unless-none"),
+            serialization=core_schema.to_string_ser_schema(),
         )
 
 
