@@ -16,6 +16,8 @@ from michelangelo.app import hosting, platform, progress
 from michelangelo.app.settings import Settings
 from michelangelo.client.client import Object
 from michelangelo.engine import conductor, taskruns
+from michelangelo.meta import labels
+from michelangelo.runtime import processes
 from michelangelo.uniflow import codecs, source, source_tree
 from michelangelo.uniflow.runner import RunOptions
 from michelangelo.uniflow.workflow import Workflow
@@ -75,6 +77,8 @@ class EmbeddedRun:
                     "name": name,
                     "namespace": self._project,
                     "labels": {WORKFLOW: taskruns.label_value(self._workflow.name)},
+                    # This process drives it; no controller needs to.
+                    "annotations": {labels.DRIVER: str(processes.of_this_process())},
                 },
                 "spec": {
                     "pipelineSpec": {"manifest": manifest},

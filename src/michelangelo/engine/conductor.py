@@ -31,7 +31,7 @@ from michelangelo.runtime import leases
 from michelangelo.uniflow import codecs
 from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["Means", "check_resumable", "conduct", "describe"]
+__all__ = ["Means", "check_resumable", "conduct", "describe", "fail"]
 
 _FINISHED: Final = ("Succeeded", "Killed", "Failed", "Skipped")
 _LEASE_PAUSE_SECONDS: Final = 0.25
@@ -93,6 +93,18 @@ def conduct(
         keeper.stop()
 
 
+def fail(client: Client, run: Object, error: errors.MichelangeloError, means: Means) -> None:
+    """The end of a run whose workflow cannot even be called: its source does not load, its arguments do not fit."""
+    lease = _owned(client, run, means)
+    try:
+        run = client.get("PipelineRun", _name(run), namespace=run["metadata"]["namespace"])
+        summary = RunStatus(client, run, driver=lease.identity, on_lost=lambda error: None)
+        summary.begin({})
+        summary.finish(_ended("Failed", error, "User"))
+    finally:
+        lease.release()
+
+
 def check_resumable(run: Object) -> None:
     """Raises WorkflowError when the run has ended for good."""
     state = (run.get("status") or {}).get("state", "Pending")
@@ -145,6 +157,7 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         project=namespace,
         default_executor=means.default_executor,
         environment=dict(environ),
+        unknown_is_retried=run["spec"].get("action") == "Resume",
     )
 
 
@@ -185,13 +198,18 @@ def _drive(
         summary.finish(_ended("Killed", error))
         raise
     except (errors.UnknownOutcomeError, errors.NonDeterminismError) as error:
-        summary.finish(_ended("Failed", error, "System") | _resumable(error))
+        summary.finish(_ended("Failed", error, "System"), resumable=type(error).__name__.removesuffix("Error"))
         raise
     except (errors.ApiError, errors.StorageError):
         # The platform failed, not the run: it stays as it is, to be taken up again.
         raise
     except (Exception, SystemExit) as error:
         summary.finish(_ended("Failed", error, "User"))
+        raise
+    except KeyboardInterrupt:
+        # Whoever stopped it wants it stopped: it ends, and no controller takes it up, until somebody resumes it.
+        stopped = errors.RunKilledError("the run was interrupted from the keyboard; it can be resumed")
+        summary.finish(_ended("Killed", stopped), resumable="Interrupted")
         raise
     summary.finish({"state": "Succeeded", "endTime": timestamps.now(), "code": 0, "result": encoded})
     return result
@@ -215,12 +233,6 @@ def _ended(state: str, error: BaseException, kind: str = "") -> dict[str, Any]:
         "code": error.exit_code if isinstance(error, errors.MichelangeloError) else 1,
     }
     return {**fields, "exceptionType": kind} if kind else fields
-
-
-def _resumable(error: errors.WorkflowError) -> dict[str, Any]:
-    obj: Object = {}
-    conditions.set(obj, status.RESUMABLE, "True", reason=type(error).__name__.removesuffix("Error"), message=str(error))
-    return {"conditions": obj["status"]["conditions"]}
 
 
 def _location(error: BaseException) -> errors.CodeLocation | None:

@@ -34,7 +34,7 @@ from michelangelo.uniflow.future import Future
 from michelangelo.uniflow.task import Task
 from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["Driver", "Interruption"]
+__all__ = ["Driver", "Interruption", "Suspended"]
 
 _SUCCESSES = (EntryState.SUCCEEDED, EntryState.CACHED)
 
@@ -45,6 +45,10 @@ class Interruption(BaseException):
     def __init__(self, cause: errors.MichelangeloError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class Suspended(BaseException):
+    """Raised in the thread of the workflow by its host, to stop here and go on in another process."""
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ class Driver:
             self._fail(workflow, error)
             raise
         except BaseException:
-            # KeyboardInterrupt: to be continued.
+            # KeyboardInterrupt, Suspended: to be continued.
             self.stop(Stop.SUSPEND)
             raise
         finally:

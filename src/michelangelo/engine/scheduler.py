@@ -64,6 +64,8 @@ class Surroundings:
     observers: Sequence[Observer] = ()
     project: str = ""
     default_executor: str = "process"
+    unknown_is_retried: bool = False
+    """Whether steps whose outcome is unknown, and for which nothing else was decided, are run again."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Variables that every task of the run gets."""
 
@@ -216,7 +218,7 @@ class Scheduler:
 
     def _decide(self, step: Step, last: Entry) -> None:
         """A person's answer to an unknown outcome, or the question."""
-        decision = last.details.get("decision")
+        decision = last.details.get("decision") or ("retry" if self._around.unknown_is_retried else "")
         if decision == "retry":
             self._enqueue(step)
         elif decision == "done":

@@ -7,6 +7,7 @@ whole truth about steps is in the journal; nothing is decided from what is writt
 
 from __future__ import annotations
 
+import copy
 import heapq
 import threading
 from collections import Counter
@@ -17,7 +18,7 @@ from michelangelo import errors
 from michelangelo.client.client import Client, Object
 from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.engine.taskruns import task_run_name
-from michelangelo.meta import timestamps
+from michelangelo.meta import conditions, timestamps
 
 __all__ = ["INTERVAL_SECONDS", "MAX_STEPS", "RESUMABLE", "RunStatus", "StepSummaries"]
 
@@ -124,10 +125,10 @@ class RunStatus:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def finish(self, fields: Mapping[str, Any]) -> Object:
-        """The last write. Raises LeaseLostError, ApiError."""
+    def finish(self, fields: Mapping[str, Any], *, resumable: str = "") -> Object:
+        """The last write. `resumable`: why the run stopped, where it can go on. Raises LeaseLostError, ApiError."""
         self.pause()
-        return self._write(fields)
+        return self._write(fields, resumable)
 
     def _keep_up(self) -> None:
         while not self._stopped.wait(INTERVAL_SECONDS):
@@ -144,13 +145,16 @@ class RunStatus:
                 # Only a summary: the journal's own writes say whether the run can go on.
                 self._is_dirty.set()
 
-    def _write(self, fields: Mapping[str, Any]) -> Object:
+    def _write(self, fields: Mapping[str, Any], resumable: str = "") -> Object:
         with self._lock:
             summary = {"steps": self._summaries.shown(), "stepCounts": self._summaries.counts()}
         for _ in range(_RACES):
-            status = {**(self._run.get("status") or {}), **summary, **fields}
+            wanted = {**self._run, "status": {**copy.deepcopy(self._run.get("status") or {}), **summary, **fields}}
+            if resumable:
+                message = str(fields.get("errorMessage", ""))
+                conditions.set(wanted, RESUMABLE, "True", reason=resumable, message=message)
             try:
-                self._run = self._client.update({**self._run, "status": status}, subresource="status")
+                self._run = self._client.update(wanted, subresource="status")
                 return self._run
             except errors.NotFoundError as error:
                 raise errors.LeaseLostError(f"the run {self._run['metadata']['name']} was deleted") from error

@@ -1,0 +1,140 @@
+"""The driver process of a server: `python -m michelangelo.app.driver`, with its job as JSON on standard input.
+
+It speaks to the server with a token for its one run, unpacks the run's source by its digest, loads the workflow and
+drives it. A server that restarts meanwhile is waited for, as long as the run's lease lasts. SIGTERM stops it in a state
+from which another driver goes on. Exit status: 0 when the run succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from michelangelo import errors
+from michelangelo.app import hosting, settings
+from michelangelo.blobs import opening
+from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.client.client import Client, Object
+from michelangelo.client.http import HttpClient
+from michelangelo.client.kubeconfig import Endpoint
+from michelangelo.engine import conductor
+from michelangelo.engine.driver import Suspended
+from michelangelo.uniflow import codecs, parameters, references, source, source_tree
+from michelangelo.uniflow.workflow import Workflow
+
+__all__ = ["drive", "main"]
+
+
+def main() -> int:
+    job = json.load(sys.stdin)
+    signal.signal(signal.SIGTERM, _suspend)
+    client = HttpClient(Endpoint(server=job["server"], token=job["token"], ca=job["authority"]))
+    try:
+        drive(settings.load(), client, job["namespace"], job["run"])
+    except Suspended:
+        return 0
+    except errors.MichelangeloError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the driver's log
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the outermost loop: whatever the workflow raised is in the run's status already
+        traceback.print_exc()
+        return 1
+    finally:
+        client.close()
+    return 0
+
+
+def drive(chosen: settings.Settings, client: Client, namespace: str, name: str) -> Any:
+    """Drive the run to its end; the workflow's result. Raises what `conductor.conduct` raises."""
+    blobs_url = chosen.blobs.as_uri()
+    host = hosting.TaskHost(chosen, name, blobs_url)
+    try:
+        blobs = opening.open_blob_store(blobs_url)
+        run = client.get("PipelineRun", name, namespace=namespace)
+        status = run.get("status") or {}
+        resume = run["spec"].get("resume") or {}
+        means = conductor.Means(
+            executors=host.executors,
+            blobs=blobs,
+            log_folder=hosting.log_folder(chosen.logs, namespace, name),
+            is_resumed=status.get("state") not in (None, "", "Pending"),
+            accept_code=bool(resume.get("forceResume")),
+            lease_wait_seconds=2.0 * chosen.lease_seconds,
+            lease_seconds=chosen.lease_seconds,
+        )
+        try:
+            workflow = _load(run, blobs, chosen.home / "sources")
+            args, kwargs = _arguments(run, workflow, blobs)
+        except (errors.WorkflowError, errors.StorageError) as error:
+            conductor.fail(client, run, error, means)
+            raise
+        return conductor.conduct(client, run, workflow, args, kwargs, means)
+    finally:
+        host.close()
+
+
+def _load(run: Object, blobs: BlobStore, sources: Path) -> Workflow[..., Any]:
+    """The workflow, from the run's packed source; of one digest there is one folder, shared by all runs."""
+    manifest = _manifest(run)
+    digest = str(manifest.get("uniflowTar") or manifest.get("sourceDigest") or "")
+    main = str(manifest.get("filePath") or "")
+    if not digest or not main:
+        raise errors.SourceError(f"the run {run['metadata']['name']} has no packed source: start it with mactl")
+    folder = sources / digest.removeprefix("sha256:")
+    if not folder.exists():
+        _unpack(digest, blobs, folder)
+    path = folder / main
+    parts = main.removesuffix("/__init__.py").removesuffix(".py").split("/")
+    module = ".".join(parts) if len(parts) > 1 else references.module_of_file(str(path))
+    loaded = source.load_file(str(path), module)
+    return source.find_workflow(loaded, str(manifest.get("uniflowFunction") or ""))
+
+
+def _unpack(digest: str, blobs: BlobStore, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent)
+    try:
+        source_tree.unpack_source(digest, blobs, scratch)
+        os.rename(scratch, folder)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not folder.exists():
+            raise errors.StorageError(f"the source of the run cannot be unpacked into {folder}: {error}") from error
+    except errors.MichelangeloError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _manifest(run: Object) -> Object:
+    """As it was pinned when the run was accepted, or that of a development run."""
+    pinned = ((run.get("status") or {}).get("sourcePipeline") or {}).get("pipeline") or {}
+    spec = pinned.get("spec") or run["spec"].get("pipelineSpec") or {}
+    manifest: Object = spec.get("manifest") or {}
+    return manifest
+
+
+def _arguments(run: Object, workflow: Workflow[..., Any], blobs: BlobStore) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Plain JSON, as people write it, is converted by the signature; encoded values are what they were."""
+    given = run["spec"].get("input") or {}
+    args, kwargs = list(given.get("args") or ()), dict(given.get("kwArgs") or {})
+    if '"$codec"' in json.dumps([args, kwargs]):
+        decoded = codecs.decode_arguments({"args": args, "kwargs": kwargs}, blobs)
+        return parameters.check(workflow, *decoded)
+    return parameters.from_json(workflow, tuple(args), kwargs)
+
+
+def _suspend(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Suspended
+
+
+if __name__ == "__main__":
+    sys.exit(main())

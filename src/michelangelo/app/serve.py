@@ -1,0 +1,129 @@
+"""A server: the API over HTTP and all controllers, on one home. Several may serve one home: one of them leads.
+
+The composition root of a server. What it starts, it ends: on SIGTERM and SIGINT the port is closed, the drivers that it
+started stop where another server can go on with their runs, and the store is closed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from michelangelo import errors
+from michelangelo.apiserver import auth, kubeconfig, tls
+from michelangelo.apiserver.http.app import AppParts
+from michelangelo.apiserver.http.server import HttpServer
+from michelangelo.app.drivers import LocalDrivers
+from michelangelo.app.platform import Platform, ensure_project
+from michelangelo.app.settings import Settings
+from michelangelo.client.client import Object
+from michelangelo.controllers import assembly
+from michelangelo.runtime.manager import Manager
+
+__all__ = ["Server", "Started", "serve"]
+
+LEADER_LEASE: Final = "michelangelo-controllers"
+_RUN_TOKEN_SECONDS: Final = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a person needs to know of a server that is ready."""
+
+    url: str
+    kubeconfig: str
+    home: str
+
+
+class Server:
+    """`start` and `stop`, or `serve` to block until a signal comes."""
+
+    def __init__(self, settings: Settings, *, allow_remote: bool = False) -> None:
+        """Opens the home and takes the port. Raises SettingsError (a port in use, a bad address), StorageError."""
+        self._settings = settings
+        self._platform = Platform.open(settings, durability="power", user="system:controllers")
+        try:
+            self._token = auth.ensure_token(settings.token)
+            run_tokens = auth.RunTokens(auth.ensure_key(settings.run_key))
+            certificate = tls.ensure(settings.tls, hosts=_hosts(settings.host))
+            self._authority = certificate.authority.read_bytes()
+            parts = AppParts(
+                api=self._platform.api,
+                authenticator=auth.Authenticator(self._token, run_tokens),
+                hosts=_hosts(settings.host),
+                blobs=self._platform.blobs,
+                logs=self._platform.logs,
+            )
+            self._http = HttpServer(
+                parts, host=settings.host, port=settings.port, certificate=certificate, allow_remote=allow_remote
+            )
+            self._http.bind()
+        except errors.MichelangeloError:
+            self._platform.close()
+            raise
+
+        def issue(run: Object) -> str:
+            metadata = run["metadata"]
+            scope = auth.RunScope(metadata["namespace"], metadata["name"], metadata["uid"])
+            return run_tokens.issue(scope, lifetime_seconds=_RUN_TOKEN_SECONDS)
+
+        self._drivers = LocalDrivers(
+            server=lambda: self._http.url,
+            authority=self._authority.decode(),
+            issue_token=issue,
+            logs=self._platform.logs,
+        )
+        self._manager = Manager(
+            self._platform.client, leader_lease=LEADER_LEASE, lease_duration_seconds=settings.lease_seconds
+        )
+        assembly.add_all(self._manager, self._drivers)
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    def start(self) -> Started:
+        """Serve in threads; returns when requests are answered."""
+        self._http.start()
+        return self._begin()
+
+    def serve(self, ready: Callable[[Started], None]) -> None:
+        """Serve in this thread until SIGINT or SIGTERM; then stop. `ready` is called when requests are answered."""
+        try:
+            self._http.serve(lambda: ready(self._begin()))
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End everything that was started, in the opposite order."""
+        self._manager.stop()
+        self._drivers.close()
+        self._http.stop()
+        self._platform.close()
+
+    def _begin(self) -> Started:
+        config = kubeconfig.document(
+            server=self._http.url, token=self._token, authority=self._authority, namespace=self._settings.project
+        )
+        kubeconfig.write(self._settings.kubeconfig, config)
+        ensure_project(self._platform.client, self._settings.project)
+        self._manager.start()
+        return Started(self._http.url, str(self._settings.kubeconfig), str(self._settings.home))
+
+
+def serve(settings: Settings, ready: Callable[[Started], None], *, allow_remote: bool = False) -> None:
+    """Serve the home until SIGINT or SIGTERM. Raises SettingsError (such as a port in use), StorageError."""
+    Server(settings, allow_remote=allow_remote).serve(ready)
+
+
+def _hosts(host: str) -> tuple[str, ...]:
+    """The names and addresses that the certificate and the Host check know."""
+    known = list(tls.HOSTS)
+    try:
+        if ipaddress.ip_address(host).is_unspecified:
+            return tuple(known)
+    except ValueError:
+        pass
+    return tuple(dict.fromkeys([*known, host]))
