@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,21 @@ def test_exit_status_is_the_errors(plain: PlainRunner, capsys: pytest.CaptureFix
     plain.raises = KeyboardInterrupt()
     assert exit_of("--n", "1") == 130
     assert exit_of("--n", "1", "--nonsense") == 2
+
+
+def test_users_exception_is_shown_without_frames_of_the_platform(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(
+        "from michelangelo import uniflow\nfrom michelangelo.uniflow import runner\n"
+        "class Plain:\n    def run(self, workflow, args, kwargs, options):\n        return workflow.fn()\n"
+        "runner.resolve_runner = Plain\n"
+        "@uniflow.workflow\ndef flow():\n    return {}['missing']\n"
+        "uniflow.main(flow, [])\n"
+    )
+    done = subprocess.run([sys.executable, "flow.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("KeyError: 'missing'\n")
+    assert "return {}['missing']" in done.stderr
+    assert "script.py" not in done.stderr
 
 
 def test_run_passes_arguments_and_options(plain: PlainRunner) -> None:

@@ -146,6 +146,20 @@ def test_future_as_an_argument_is_a_dependency(run: MemoryRun) -> None:
         third.result()
 
 
+@uniflow.task
+def total(groups: dict[str, list[int]] | list[int]) -> int:
+    return sum(groups) if type(groups) is list else sum(map(sum, groups.values()))  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("where", ["in a run", "in plain Python"])
+def test_what_map_gave_is_a_list_to_the_next_task(where: str, request: pytest.FixtureRequest) -> None:
+    if where == "in a run":
+        request.getfixturevalue("run")
+    parts = add.map([1, 2, 3])
+    assert total.submit(parts).result() == 9
+    assert total.submit({"a": parts, "b": parts}).result() == 18
+
+
 def test_call_that_does_not_fit_is_refused_before_it_is_a_step(run: MemoryRun) -> None:
     with pytest.raises(ArgumentsError, match=r"task fail\(text: 'str'\) -> 'int': missing a required argument: 'text'"):
         fail.submit()

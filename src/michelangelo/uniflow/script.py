@@ -9,7 +9,10 @@ The flags are computed from the workflow's signature. What a run shows while it 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
+import types
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -21,6 +24,7 @@ from michelangelo.uniflow.workflow import Workflow
 __all__ = ["main", "parse", "run"]
 
 _R = TypeVar("_R")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _OPTIONS = ("resume", "force", "ephemeral", "project", "help", "arg")
 
 
@@ -36,6 +40,7 @@ def main(workflow: Workflow[..., Any], argv: Sequence[str] | None = None) -> NoR
 
     Exit status: 0; 1 when the workflow failed, or what the error's `exit_code` says (2: wrong arguments).
     """
+    sys.excepthook = _show_users_frames
     sys.exit(_run_program(workflow, sys.argv[1:] if argv is None else argv, sys.stdout, sys.stderr))
 
 
@@ -55,6 +60,15 @@ def parse(workflow: Workflow[..., Any], argv: Sequence[str]) -> tuple[dict[str, 
     if options.resume is not None and not texts:
         return {}, options
     return parameters.from_texts(workflow, texts), options
+
+
+def _show_users_frames(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None, /) -> None:
+    """The traceback of an exception that the user's code raised, without the frames of this package."""
+    shown = traceback.TracebackException(kind, error, trace)
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in shown.stack if not os.path.abspath(frame.filename).startswith(_PACKAGE)]
+    )
+    sys.stderr.write("".join(shown.format()))
 
 
 def _run_program(workflow: Workflow[..., Any], argv: Sequence[str], out: TextIO, err: TextIO) -> int:

@@ -165,7 +165,8 @@ class Task(Generic[_P, _R]):
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise ArgumentsError(f"task {self.name}{self.signature}: {error}") from error
-        return bound.args, bound.kwargs
+        args, kwargs = bound.args, bound.kwargs
+        return tuple(map(_as_list, args)), {name: _as_list(value) for name, value in kwargs.items()}
 
     def __repr__(self) -> str:
         return f"<Task {self.__module__}.{self.__qualname__}>"
@@ -207,12 +208,19 @@ def _enclosing_run() -> runner.RunContext | None:
     return None if task_context.current() is not None else runner.current_run()
 
 
+def _as_list(value: Any) -> Any:
+    """What `task.map` gave is, as an argument, the list of its results."""
+    return list(value) if type(value) is FutureList else value
+
+
 def _plain(value: Any) -> Any:
     """Futures in arguments give way to their results, where no run does it."""
     if isinstance(value, Future):
         return value.result()
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
+    if type(value) in (list, FutureList):
+        return [_plain(item) for item in value]
+    if type(value) is tuple:
+        return tuple(_plain(item) for item in value)
     if type(value) is dict:
         return {key: _plain(item) for key, item in value.items()}
     return value

@@ -18,7 +18,7 @@ import orjson
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.errors import CodecError, SourceError
 from michelangelo.uniflow.codecs import registry
-from michelangelo.uniflow.future import Future
+from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.ref import Ref
 
 __all__ = [
@@ -153,7 +153,7 @@ class Encoder:
         if self._depth > MAX_DEPTH:
             raise Unencodable(f"nested more than {MAX_DEPTH} deep (or it contains itself); flatten it")
         try:
-            if kind is list:
+            if kind is list or kind is FutureList:
                 return self.items(value)
             if kind is dict:
                 return self._mapping(value)
