@@ -1,5 +1,5 @@
-"""Controllers over a real API server in this process. Only driver processes are played: by `FakeDrivers`, which does with
-leases and statuses what a driver does.
+"""Controllers over a real API server in this process. Only driver processes are played: by `FakeDrivers`, which does
+with leases and statuses what a driver does.
 
 Reconcilers are run by hand where the order matters (`Bench`), and by a real Manager where it must not.
 """
@@ -125,16 +125,19 @@ class Bench:
         """Wait until every cache shows what the server has now."""
         for kind, informer in self.informers.items():
             assert informer.wait_synced(DEADLINE_SECONDS)
-            caught = threading.Event()
+            self._catch_up(kind, informer)
 
-            def check(_: object = None, kind: str = kind, informer: Informer = informer) -> None:
-                if by_uid(informer.list()) == by_uid(self.client.list(kind).items):
-                    caught.set()
+    def _catch_up(self, kind: str, informer: Informer) -> None:
+        caught = threading.Event()
 
-            remove = informer.add_handler(check)
-            check()
-            assert caught.wait(DEADLINE_SECONDS)
-            remove()
+        def check(_: object = None) -> None:
+            if by_uid(informer.list()) == by_uid(self.client.list(kind).items):
+                caught.set()
+
+        remove = informer.add_handler(check)
+        check()
+        assert caught.wait(DEADLINE_SECONDS)
+        remove()
 
     def close(self) -> None:
         for informer in self.informers.values():
@@ -187,7 +190,9 @@ def manager(client: Client, drivers: FakeDrivers) -> Iterator[Manager]:
 def create(client: Client) -> Callable[..., Object]:
     """Creates an object of any kind in `demo`, from its spec."""
 
-    def make(kind: str, name: str, spec: Object | None = None, *, owner: Object | None = None, **metadata: Any) -> Object:
+    def make(
+        kind: str, name: str, spec: Object | None = None, *, owner: Object | None = None, **metadata: Any
+    ) -> Object:
         document: Object = {
             "apiVersion": registry.get(kind).api_version,
             "kind": kind,

@@ -115,9 +115,7 @@ def test_later_object_of_the_same_name_is_not_the_owner(
     assert names(client) == {"owner", "of-new"}
 
 
-def test_cluster_scoped_owner_is_found(
-    client: Client, manager: Manager, create: Create, until_gone: Gone
-) -> None:
+def test_cluster_scoped_owner_is_found(client: Client, manager: Manager, create: Create, until_gone: Gone) -> None:
     namespace = client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "owner"}})
     create("Pipeline", "child", MANIFEST, owner=namespace)
     create("Pipeline", "marker", MANIFEST, owner={**namespace, "metadata": {"name": "owner", "uid": "gone"}})
