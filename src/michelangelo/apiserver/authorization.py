@@ -6,6 +6,7 @@ the object as it is sent and as it is stored both have to (`check_object`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -95,7 +96,8 @@ def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
         found = metadata.get("labels")
         own = isinstance(found, dict) and found.get(labels.PIPELINE_RUN) == scope.run
         # Entries of a journal are named by their run: nobody may take the names of another one's.
-        return own and (kind.kind == "Signal" or str(metadata.get("name")).startswith(f"{scope.run}-"))
+        entry = re.compile(rf"{re.escape(scope.run)}-[0-9a-f]{{12}}-[0-9]+")
+        return own and (kind.kind == "Signal" or entry.fullmatch(str(metadata.get("name"))) is not None)
     if kind.kind == "PipelineRun":
         # A later run of the same name is another one.
         return metadata.get("uid") in (None, "", scope.uid)
