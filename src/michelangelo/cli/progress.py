@@ -5,6 +5,7 @@ Lines go to standard error, so that the output of a verb stays clean. It reads o
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Final
 
@@ -20,6 +21,7 @@ __all__ = ["check_success", "follow", "has_ended", "task_line"]
 
 _ENDED: Final = frozenset({"Succeeded", "Failed", "Killed", "Skipped"})
 _MARKS: Final = {"Succeeded": ("✓", "green"), "Cached": ("↺", "cyan"), "Running": ("…", "yellow")}
+_SHORT: Final = 1000
 _FAILED: Final = ("✗", "red")
 
 
@@ -45,16 +47,16 @@ def follow(link: Connection, name: str, namespace: str) -> Object:
         run.close()
 
 
-def check_success(run: Object) -> None:
-    """Says how the run ended. Raises WorkflowError unless it succeeded."""
+def check_success(run: Object, *, with_result: bool = True) -> None:
+    """Says how the run ended, and its result where that is small. Raises WorkflowError unless it succeeded."""
     status = run.get("status") or {}
     state, name = status.get("state", "Unknown"), run["metadata"]["name"]
     if state != "Succeeded":
         reason = f": {status['errorMessage']}" if status.get("errorMessage") else ""
         raise errors.WorkflowError(f"pipeline_run/{name} ended {state}{reason}")
-    click.echo(
-        f"pipeline_run/{name} Succeeded{_took(status.get('startTime', ''), status.get('endTime', ''))}", err=True
-    )
+    click.echo(f"pipeline_run/{name} Succeeded", err=True)
+    if with_result and (result := status.get("result")) is not None and len(text := json.dumps(result)) <= _SHORT:
+        click.echo(text)
 
 
 def has_ended(run: Object) -> bool:

@@ -38,9 +38,11 @@ def start(link: Connection, namespace: str, spec: dict[str, Any], *, form: Forma
         return
     click.echo(f"{output.identity(created)} created", err=form != "table")
     ended = progress.follow(link, name, namespace)
-    if form != "table":
+    if form == "table":
+        progress.check_success(ended)
+    else:
         output.print_object(ended, form)
-    progress.check_success(ended)
+        progress.check_success(ended, with_result=False)
 
 
 def execution_input(kwargs: dict[str, Any], environ: Sequence[tuple[str, str]]) -> dict[str, Any]:
