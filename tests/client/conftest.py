@@ -15,6 +15,9 @@ import pytest
 from michelangelo.apiserver import auth
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
+from michelangelo.apiserver import auth, tls
+from michelangelo.apiserver.http.app import AppParts
+from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.client import kubeconfig
@@ -23,12 +26,27 @@ from michelangelo.client.http import HttpClient
 from michelangelo.storage.memory import MemoryStore
 from michelangelo.storage.sqlite import SqliteStore
 
+HTTP = "http"
 KUBERNETES = "kubernetes"
 
 
-@pytest.fixture(params=["memory", "sqlite", "http", pytest.param(KUBERNETES, marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kubeconfig.Endpoint]:
+    """Our own server, with TLS and a token, as `mactl serve` has it."""
+    folder = tmp_path_factory.mktemp("server")
+    certificate = tls.ensure(folder)
+    store = MemoryStore()
+    authenticator = auth.Authenticator("a-token", auth.RunTokens(b"0" * 32))
+    one = HttpServer(AppParts(ApiServer(store), authenticator), certificate=certificate)
+    one.start()
+    yield kubeconfig.Endpoint(one.url, token="a-token", ca=Path(certificate.authority).read_text())
+    one.stop()
+    store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", HTTP, pytest.param(KUBERNETES, marks=pytest.mark.slow)])
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    """Each kind of client, over a server of its own (the Kubernetes API server is shared)."""
+    """Each kind of client, over a server of its own (those over HTTP share one, and take namespaces of their own)."""
     if request.param == KUBERNETES:
         http = HttpClient(request.getfixturevalue("kubernetes"))
         yield http
