@@ -1,6 +1,6 @@
 """Every example in the documentation runs: Python programs, console lines, manifests. Links lead somewhere.
 
-A ```python block is a whole program; a ```console block is a shell script of its `$ ` lines; in a ```console server
+A ```python block is a whole program; the ```console blocks of a page are a shell script; in a ```console server
 block the line `mactl serve &` starts a real server on a free port; a ```yaml block that has a kind is valid for it.
 """
 
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,19 @@ def test_program_runs(block: Block, tmp_path: Path, environment: dict[str, str])
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.id)
+def scripts() -> list[Block]:
+    """The plain console blocks of a page are one script, in order; one with a server is a script of its own."""
+    found: list[Block] = []
+    for block in blocks("console"):
+        last = found[-1] if found else None
+        if last is not None and last.page == block.page and last.info == block.info == "console":
+            found[-1] = replace(last, text=last.text + block.text)
+        else:
+            found.append(block)
+    return found
+
+
+@pytest.mark.parametrize("block", scripts(), ids=lambda block: block.id)
 def test_console_lines_run(block: Block, tmp_path: Path, environment: dict[str, str]) -> None:
     lines = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
     assert lines, "a console block without a line that starts with `$ `"
