@@ -11,7 +11,7 @@ import itertools
 import json
 import ssl
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,7 +132,7 @@ class RawHttp:
     def post(self, path: str, body: Any, **headers: str) -> Reply:
         return self.send("POST", path, body, **headers)
 
-    def events(self, path: str, **headers: str) -> Iterator[Any]:
+    def events(self, path: str, **headers: str) -> Generator[Any, None, None]:
         """The lines of a watch; the test fails when none comes for DEADLINE_SECONDS."""
         connection = self._connection()
         try:

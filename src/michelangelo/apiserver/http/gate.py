@@ -118,7 +118,7 @@ async def _refuse(error: errors.ApiError, send: Send) -> None:
     if isinstance(error, errors.UnauthorizedError):
         headers.append((b"www-authenticate", b'Bearer realm="michelangelo"'))
     if isinstance(error, errors.RequestTooLargeError):
-        # The rest of the body is not read.
+        # The rest of the body may not have been read.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
