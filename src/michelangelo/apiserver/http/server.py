@@ -75,7 +75,14 @@ class HttpServer:
         """Serve in a thread; returns the port once requests are answered. Raises SettingsError."""
         port = self.bind()
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started.set,), name="michelangelo-http", daemon=True)
+
+        def run() -> None:
+            try:
+                self._run(started.set)
+            finally:
+                started.set()
+
+        self._thread = threading.Thread(target=run, name="michelangelo-http", daemon=True)
         self._thread.start()
         if not started.wait(_START_SECONDS):
             raise errors.UnavailableError(f"the server at {self.url} did not start within {_START_SECONDS:.0f} s")
@@ -108,7 +115,6 @@ class HttpServer:
             self._failure = e
         finally:
             self._socket.close()
-            started()
 
     def _config(self) -> uvicorn.Config:
         self._app = App(self._parts)
