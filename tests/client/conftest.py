@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from michelangelo.apiserver import auth
-from michelangelo.apiserver.http.app import AppParts
-from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.apiserver import auth, tls
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
@@ -36,10 +33,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kubeconfig.Endp
     folder = tmp_path_factory.mktemp("server")
     certificate = tls.ensure(folder)
     store = MemoryStore()
-    authenticator = auth.Authenticator("a-token", auth.RunTokens(b"0" * 32))
+    authenticator = auth.Authenticator("a-token-of-the-tests", auth.RunTokens(b"0" * 32))
     one = HttpServer(AppParts(ApiServer(store), authenticator), certificate=certificate)
     one.start()
-    yield kubeconfig.Endpoint(one.url, token="a-token", ca=Path(certificate.authority).read_text())
+    yield kubeconfig.Endpoint(one.url, token="a-token-of-the-tests", ca=Path(certificate.authority).read_text())
     one.stop()
     store.close()
 
@@ -47,26 +44,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kubeconfig.Endp
 @pytest.fixture(params=["memory", "sqlite", HTTP, pytest.param(KUBERNETES, marks=pytest.mark.slow)])
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     """Each kind of client, over a server of its own (those over HTTP share one, and take namespaces of their own)."""
-    if request.param == KUBERNETES:
-        http = HttpClient(request.getfixturevalue("kubernetes"))
-        yield http
-        http.close()
-        return
-    store = SqliteStore(tmp_path / "michelangelo.db") if request.param == "sqlite" else MemoryStore()
-    api = ApiServer(store)
-    if request.param == "http":
-        token = auth.ensure_token(tmp_path / "token")
-        tokens = auth.RunTokens(auth.ensure_key(tmp_path / "run-key"))
-        server = HttpServer(AppParts(api, auth.Authenticator(token, tokens)))
-        server.start()
-        over_http = HttpClient(kubeconfig.Endpoint(server.url, token=token))
+    if request.param in (HTTP, KUBERNETES):
+        over_http = HttpClient(request.getfixturevalue("server" if request.param == HTTP else "kubernetes"))
         yield over_http
         over_http.close()
-        server.stop()
-    else:
-        inprocess = InProcessClient(api)
-        yield inprocess
-        inprocess.close()
+        return
+    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "michelangelo.db")
+    inprocess = InProcessClient(ApiServer(store))
+    yield inprocess
+    inprocess.close()
     store.close()
 
 

@@ -47,6 +47,7 @@ class Flaky:
         self.failures: list[errors.ApiError] = []
         self.watches: list[Any] = []
         self.lists = 0
+        self.opened = threading.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -60,6 +61,7 @@ class Flaky:
             raise self.failures.pop(0)
         watch = self._client.watch(*args, **kwargs)
         self.watches.append(watch)
+        self.opened.set()
         return watch
 
 
@@ -198,9 +200,9 @@ def test_expired_watch_is_made_good_by_a_list(
         assert back.wait(DEADLINE_SECONDS)
         raise errors.ExpiredError("compacted away")
 
+    assert flaky.opened.wait(DEADLINE_SECONDS)
     flaky.__dict__["watch"] = pause
-    for watch in flaky.watches:  # None, where the first one is about to be opened.
-        watch.close()
+    flaky.watches[-1].close()
     assert away.wait(DEADLINE_SECONDS)
     server.delete("Pipeline", "gone", namespace="demo")
     server.delete("Pipeline", "again", namespace="demo")

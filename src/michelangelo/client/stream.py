@@ -49,6 +49,7 @@ class HttpWatch:
         self._events: deque[WatchEvent] = deque(present)
         self._error: errors.ApiError | None = None
         self._closed = False
+        self._is_opening = False
         self._response = self._open()
         self._thread = threading.Thread(target=self._read, name=f"watch {path}", daemon=True)
         self._thread.start()
@@ -70,13 +71,14 @@ class HttpWatch:
         with self._changed:
             self._closed = True
             self._events.clear()
-            response = self._response
+            response, is_opening = self._response, self._is_opening
             self._changed.notify_all()
         try:
             response.shutdown()
         except (ValueError, RuntimeError, OSError):
             pass  # It ended by itself meanwhile.
-        if threading.current_thread() is not self._thread:
+        # A connection that is being made cannot be broken off: the thread closes it as soon as it is there.
+        if threading.current_thread() is not self._thread and not is_opening:
             self._thread.join(5.0)
 
     def _open(self) -> urllib3.BaseHTTPResponse:
@@ -122,16 +124,19 @@ class HttpWatch:
         if quick_ends > _MAX_QUICK_ENDS:
             raise errors.UnavailableError(f"{self._transport.endpoint.server} ends every watch of {self._path} at once")
         with self._changed:
-            self._changed.wait_for(lambda: self._closed, 0.05 * 2**quick_ends)
+            self._changed.wait_for(lambda: self._closed, 0.02 * 2**quick_ends)
 
     def _reopen(self) -> None:
-        if self._closed:
-            return
+        with self._changed:
+            if self._closed:
+                return
+            self._is_opening = True
+            self._response.close()
         response = self._open()
         with self._changed:
-            self._response.close()
+            self._is_opening = False
             self._response = response
-            # `close` may have shut the old response down in the meantime; the loop then ends before it reads this one.
+            # `close` may have come in the meantime: then the loop ends before it reads this one.
 
     def _fail(self, error: errors.ApiError) -> None:
         with self._changed:
