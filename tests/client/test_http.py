@@ -303,13 +303,13 @@ def test_certificate_of_an_unknown_authority_is_not_trusted(
 
 def test_certificate_must_carry_the_servers_name(server: kubeconfig.Endpoint, connect: Connect) -> None:
     trusted = {"token": server.token, "ca": server.ca}
-    assert connect(server.server, server_name="localhost", **trusted).list("Pipeline").items == []
+    assert connect(server.server, server_name="localhost", **trusted).list("Pipeline").resource_version
     with pytest.raises(errors.UnavailableError):
         connect(server.server, server_name="elsewhere.example", **trusted).list("Pipeline")
 
 
 def test_insecure_connection_is_made_when_asked_for(server: kubeconfig.Endpoint, connect: Connect) -> None:
-    assert connect(server.server, token=server.token, insecure=True).list("Pipeline").items == []
+    assert connect(server.server, token=server.token, insecure=True).list("Pipeline").resource_version
 
 
 def test_wrong_token_is_refused(server: kubeconfig.Endpoint, connect: Connect) -> None:
