@@ -1,8 +1,9 @@
 """Random workflow programs from a seed: source code that runs as `python program.py`, and the tasks that it calls.
 
-A program's result depends on its seed alone: not on the order in which its steps end, nor on how often they are killed.
-What it does on its way does depend on that order, so a replay that repeats it wrongly meets other calls than the journal
-has. Every execution of a task is one line in the side file that MICHELANGELO_TEST_SIDE names: the attempt that it is of.
+A program's result depends on its seed alone: not on the order in which its steps end, nor on how often they are
+killed. What it does on its way does depend on that order, so a replay that repeats it wrongly meets other calls than
+the journal has. Every execution of a task is one line, the attempt that it is of, in the side file that
+MICHELANGELO_TEST_SIDE names.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Everything is real: `python program.py` on a home of its own, killed at random instants and resumed. What has to hold
 afterwards: the result of an undisturbed run; no execution of a step after its recorded end; no attempt executed twice;
-no process, lease or temporary file left. A seed that fails is in the test's name; MICHELANGELO_TEST_SEED=<n> runs only it.
+no process, lease or temporary file left. A seed that fails is in the test's name; MICHELANGELO_TEST_SEED=<n> runs only
+it.
 """
 
 from __future__ import annotations

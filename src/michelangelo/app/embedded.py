@@ -122,6 +122,7 @@ class EmbeddedRun:
             source_digest=run.object["spec"]["pipelineSpec"]["manifest"].get("sourceDigest", ""),
             is_resumed=run.is_resumed,
             accept_code=self._options.force,
+            lease_wait_seconds=2.0 * self._settings.lease_seconds if run.is_resumed else 0.0,
             lease_seconds=self._settings.lease_seconds,
         )
         try:

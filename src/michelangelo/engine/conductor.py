@@ -34,6 +34,7 @@ from michelangelo.uniflow.workflow import Workflow
 __all__ = ["Means", "check_resumable", "conduct", "describe", "fail"]
 
 _FINISHED: Final = ("Succeeded", "Killed", "Failed", "Skipped")
+_LASTING: Final = (errors.BadRequestError, errors.InvalidError, errors.RequestTooLargeError, errors.ForbiddenError)
 _LEASE_PAUSE_SECONDS: Final = 0.25
 
 
@@ -68,11 +69,16 @@ def conduct(
     """Drive the run to its end; the workflow's result. Raises what `Driver.execute` raises, and LeaseLostError when
     another driver has the run. The object's status tells the same afterwards."""
     lease = _owned(client, run, means)
-    run = client.get("PipelineRun", run["metadata"]["name"], namespace=run["metadata"]["namespace"])
-    if means.is_resumed:
-        for executor in means.executors.values():
-            if isinstance(executor, Orphans):
-                executor.end_orphans()
+    try:
+        run = client.get("PipelineRun", _name(run), namespace=run["metadata"]["namespace"])
+        check_resumable(run)
+        if means.is_resumed:
+            for executor in means.executors.values():
+                if isinstance(executor, Orphans):
+                    executor.end_orphans()
+    except errors.MichelangeloError:
+        lease.release()
+        raise
     # Who learns that the run is lost, or killed, tells the driver, which is made a few lines below.
     drivers: list[Driver] = []
     summary = RunStatus(client, run, driver=lease.identity, on_lost=lambda error: drivers[0].abandon(error))
@@ -81,9 +87,8 @@ def conduct(
     keeper = leases.Keeper(lease, driver.abandon)
     kills = _watch_for_kill(client, run, driver)
     try:
-        summary.begin(
-            {"workflowId": _name(run), **({"sourceDigest": means.source_digest} if means.source_digest else {})}
-        )
+        digest = {"sourceDigest": means.source_digest} if means.source_digest else {}
+        summary.begin({"workflowId": _name(run), **digest})
         keeper.start()
         kills.start()
         return _drive(driver, workflow, args, kwargs, summary, means.blobs)
@@ -128,16 +133,24 @@ def describe(error: BaseException) -> str:
 
 
 def _owned(client: Client, run: Object, means: Means) -> leases.Lease:
+    """The run's lease, held. Waits only while its holder gives no sign of life."""
     lease = leases.of_run(client, run, duration_seconds=means.lease_seconds)
+    name, namespace = leases.run_lease_name(_name(run)), run["metadata"]["namespace"]
     deadline = time.monotonic() + means.lease_wait_seconds
+    first_seen = ""
     while not lease.acquire():
-        if time.monotonic() >= deadline:
-            name = leases.run_lease_name(_name(run))
-            holder = leases.holder_of(client.get("Lease", name, namespace=run["metadata"]["namespace"]))
+        try:
+            present = client.get("Lease", name, namespace=namespace)
+        except errors.NotFoundError:
+            continue
+        seen = str(present["metadata"]["resourceVersion"])
+        first_seen = first_seen or seen
+        if seen != first_seen or time.monotonic() >= deadline:
             raise errors.LeaseLostError(
-                f"the run {_name(run)} is being driven by another process ({holder}); wait for it, or end it first"
+                f"the run {_name(run)} is being driven by another process ({leases.holder_of(present)}); wait for its "
+                "end, or end it"
             )
-        time.sleep(min(_LEASE_PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
+        time.sleep(_LEASE_PAUSE_SECONDS)
     return lease
 
 
@@ -200,8 +213,10 @@ def _drive(
     except (errors.UnknownOutcomeError, errors.NonDeterminismError) as error:
         summary.finish(_ended("Failed", error, "System"), resumable=type(error).__name__.removesuffix("Error"))
         raise
-    except (errors.ApiError, errors.StorageError):
-        # The platform failed, not the run: it stays as it is, to be taken up again.
+    except (errors.ApiError, errors.StorageError) as error:
+        # The platform failed, not the run: it stays as it is, to be taken up again, unless that would fail again.
+        if isinstance(error, _LASTING):
+            summary.finish(_ended("Failed", error, "System"), resumable="Refused")
         raise
     except (Exception, SystemExit) as error:
         summary.finish(_ended("Failed", error, "User"))

@@ -20,7 +20,7 @@ from types import CodeType
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, callsites, failures
+from michelangelo.engine import arguments, callsites, failures, replay
 from michelangelo.engine.cache import CacheKey
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
@@ -73,6 +73,8 @@ class Driver:
         self._steps: dict[str, Step] = {}
         self._digests: dict[int, tuple[Any, str, CallTarget]] = {}
         self._history = History(())
+        self._held: list[tuple[Callable[[Step], None], Step]] = []
+        """Steps that wait for the end of the replay."""
         self._changed = threading.Condition()
         self._crash: errors.MichelangeloError | None = None
         self._is_over = False
@@ -95,8 +97,8 @@ class Driver:
         runner.enter_run(self)
         try:
             result = self._call(workflow, "", args, kwargs)
+            self._check_complete(f"the end of {workflow.name}")
             self._block(lambda: all(step.final is not None for step in self._steps.values()))
-            self._check_complete(workflow)
             self._is_over = True
             return result
         except Interruption as interruption:
@@ -116,14 +118,14 @@ class Driver:
         """The workflow's code raised: end what runs, for good, unless there is a reason behind it that the code hid."""
         try:
             self._check_stopped()
-            self._check_complete(workflow)
+            self._check_complete(f"a failure in {workflow.name} ({type(error).__name__}: {error})")
         except Interruption as interruption:
             raise interruption.cause from error
         self.stop(Stop.CANCEL)
 
-    def _check_complete(self, workflow: Workflow[..., Any]) -> None:
+    def _check_complete(self, where: str) -> None:
         try:
-            self._history.check_complete(workflow.name)
+            self._history.check_complete(where)
         except errors.NonDeterminismError as error:
             self.stop(Stop.SUSPEND, error)
             raise Interruption(error) from error
@@ -214,7 +216,8 @@ class Driver:
     # --- steps ---
 
     def _begin(self, step: Step, site: CallSite, admit: Callable[[Step], None]) -> None:
-        """A step that the journal has ended has ended; any other goes to the scheduler."""
+        """A step that the journal has ended has ended; any other goes to the scheduler, but not before the workflow has
+        come to all that is recorded: if it is to turn out that it does something else now, nothing new has begun."""
         try:
             attempts = self._history.reach(step.id, step.type, step.task, step.fingerprint, site)
         except errors.NonDeterminismError as error:
@@ -225,7 +228,11 @@ class Driver:
         if step.attempts and step.attempts[-1].final:
             step.final = step.attempts[-1]
         else:
-            self._loop.call(admit, step)
+            self._held.append((admit, step))
+        if self._held and self._history.is_complete:
+            for held_admit, held in self._held:
+                self._loop.call(held_admit, held)
+            self._held.clear()
 
     def _observe(self, kind: StepType, name: str, what: str, admit: Callable[[Step], None]) -> Step:
         """A step that the workflow waits for at once."""
@@ -327,7 +334,12 @@ class Driver:
     # --- waiting for the engine's thread ---
 
     def _block(self, reached: Callable[[], bool], timeout_seconds: float | None = None) -> None:
-        """Until `reached`, or the time is over. Raises Interruption when the run was stopped meanwhile."""
+        """Until `reached`, or the time is over. Raises Interruption when the run was stopped meanwhile.
+
+        What the workflow once went past is recorded. So where it has to wait, it must have come to everything recorded.
+        """
+        if not self._history.is_complete and not reached():
+            self._check_complete(replay.place(callsites.find(self._scopes[-1].code).location()))
         with self._changed:
             self._changed.wait_for(
                 lambda: reached() or self._scheduler.stopped is not None or self._crash is not None, timeout_seconds
@@ -343,7 +355,7 @@ class Driver:
 
     def _loop_ended(self, error: BaseException | None) -> None:
         if error is not None:
-            self._crash = errors.WorkflowError(
+            self._crash = errors.InternalError(
                 f"the engine of run {self._run} failed: {type(error).__name__}: {error}; the run can be resumed"
             )
         self._notify()

@@ -13,7 +13,7 @@ from michelangelo import errors
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import Entry, StepType
 
-__all__ = ["History"]
+__all__ = ["History", "place"]
 
 
 class History:
@@ -28,6 +28,7 @@ class History:
         self._reached: set[str] = set()
         for entry in sorted(entries, key=lambda entry: entry.attempt):
             self._steps.setdefault(entry.step, []).append(entry)
+        self._missing = len(self._steps)
         recorded = [entry for attempts in self._steps.values() for entry in attempts]
         self.completions = max((entry.completion for entry in recorded), default=0)
         """The highest completion index that was recorded."""
@@ -49,26 +50,34 @@ class History:
         Raises NonDeterminismError when another step was recorded at that place.
         """
         attempts = self._steps.get(step, ())
-        self._reached.add(step)
         if not attempts:
             return ()
+        if step not in self._reached:
+            self._reached.add(step)
+            self._missing -= 1
         recorded = attempts[-1]
         if recorded.type is not kind or recorded.task != task:
             raise errors.NonDeterminismError(
-                f"{_place(site.location())}: the workflow called {_named(kind, task)} where the journal has "
+                f"{place(site.location())}: the workflow called {_named(kind, task)} where the journal has "
                 f"{_named(recorded.type, recorded.task)} (step {step}, recorded at {_recorded_place(recorded)}). "
                 f"{_ADVICE}"
             )
         if not self._same(recorded.fingerprint, fingerprint):
             what = "arguments" if _arguments(recorded.fingerprint) != _arguments(fingerprint) else "code"
             raise errors.NonDeterminismError(
-                f"{_place(site.location())}: {_named(kind, task)} has other {what} than the journal has for it "
+                f"{place(site.location())}: {_named(kind, task)} has other {what} than the journal has for it "
                 f"(step {step}, recorded at {_recorded_place(recorded)}). {_ADVICE}"
             )
         return attempts
 
-    def check_complete(self, workflow: str) -> None:
-        """Call when the workflow has ended. Raises NonDeterminismError when it never came to a recorded step."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether the workflow has come to every recorded step: from here on it does what was never done before."""
+        return self._missing == 0
+
+    def check_complete(self, where: str) -> None:
+        """Call where the workflow can only be after it has come to all that is recorded: at its end, and where it waits
+        for what is not recorded. Raises NonDeterminismError."""
         missing = [attempts[-1] for step, attempts in self._steps.items() if step not in self._reached]
         if not missing:
             return
@@ -76,7 +85,7 @@ class History:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise errors.NonDeterminismError(
             f"{_recorded_place(first)}: the journal has {_named(first.type, first.task)} (step {first.step}){more}, "
-            f"but this time the workflow {workflow} ended without coming there. {_ADVICE}"
+            f"but this time the workflow came to {where} without calling it. {_ADVICE}"
         )
 
     def _same(self, recorded: str, found: str) -> bool:
@@ -100,7 +109,8 @@ def _named(kind: StepType, task: str) -> str:
     return f"task {task}" if kind is StepType.TASK else f"{kind.value.lower()} {task}"
 
 
-def _place(location: errors.CodeLocation) -> str:
+def place(location: errors.CodeLocation) -> str:
+    """File, line and source, for a message."""
     if not location.file:
         return "the workflow"
     source = f" `{location.source}`" if location.source else ""

@@ -61,6 +61,7 @@ class Surroundings:
     cache: Cache | None = None
     signals: SignalSource | None = None
     log_folder: str = ""
+    """Where the logs of the run's attempts go; entries name them by `<project>/<run>/<attempt>.log`. Empty: nowhere."""
     observers: Sequence[Observer] = ()
     project: str = ""
     default_executor: str = "process"
@@ -273,7 +274,7 @@ class Scheduler:
         log_path = f"{self._around.log_folder}/{attempt_id}.log" if self._around.log_folder else ""
         details: dict[str, Any] = {"executor": policy.executor}
         if log_path:
-            details["log"] = log_path
+            details["log"] = f"{self._around.project}/{self._run}/{attempt_id}.log"
         if step.cache_miss:
             details["cacheMiss"] = step.cache_miss
         self._begin(step, step.arguments, details)

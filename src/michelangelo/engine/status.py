@@ -98,15 +98,25 @@ class RunStatus:
 
     def begin(self, fields: Mapping[str, Any]) -> None:
         """Take the run over: state Running, with `fields`. Raises ApiError."""
+        for _ in range(_RACES):
+            try:
+                self._run = self._client.update({**self._run, "status": self._begun(fields)}, subresource="status")
+                self._thread.start()
+                return
+            except errors.ConflictError:
+                # A label, a controller's condition: the lease, not this object, says whose the run is.
+                metadata = self._run["metadata"]
+                self._run = self._client.get("PipelineRun", metadata["name"], namespace=metadata["namespace"])
+        raise errors.ConflictError(f"the status of {self._run['metadata']['name']} is changed by others all the time")
+
+    def _begun(self, fields: Mapping[str, Any]) -> Object:
         status = dict(self._run.get("status") or {})
         for name in ("endTime", "errorMessage", "exceptionType", "code", "result"):
             status.pop(name, None)
         kept = [one for one in status.get("conditions") or () if one["type"] != RESUMABLE]
-        status.update(fields, conditions=kept)
-        status.update(state="Running", driver=self._driver)
+        status.update(fields, conditions=kept, state="Running", driver=self._driver)
         status.setdefault("startTime", timestamps.now())
-        self._run = self._client.update({**self._run, "status": status}, subresource="status")
-        self._thread.start()
+        return status
 
     def restored(self, entries: Iterable[Entry]) -> None:
         with self._lock:

@@ -1,0 +1,427 @@
+"""Runs from the lease to the last status, on the real API server with a store in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.engine.conftest import ScriptedExecutor
+
+from michelangelo import errors, uniflow
+from michelangelo.apiserver.inprocess import InProcessClient
+from michelangelo.apiserver.verbs import ApiServer
+from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.client.client import Object
+from michelangelo.engine import conductor
+from michelangelo.engine.status import RESUMABLE
+from michelangelo.engine.taskruns import DECISION
+from michelangelo.meta import conditions, labels
+from michelangelo.storage.memory import MemoryStore
+from michelangelo.uniflow.workflow import Workflow
+from michelangelo.worker.call import Caller
+
+
+@dataclass
+class Site:
+    """An API server, and executors for the runs on it."""
+
+    client: InProcessClient
+    blobs: MemoryBlobStore
+    executors: list[ScriptedExecutor] = field(default_factory=list)
+
+    def create(self, name: str = "run-1", **spec: Any) -> Object:
+        manifest = {"type": "Uniflow", "filePath": "flow.py", "uniflowFunction": "flow"}
+        return self.client.create(
+            {
+                "apiVersion": "michelangelo.api/v2",
+                "kind": "PipelineRun",
+                "metadata": {"name": name, "namespace": "team"},
+                "spec": {"pipelineSpec": {"manifest": manifest}, **spec},
+            }
+        )
+
+    def executor(self) -> ScriptedExecutor:
+        self.executors.append(ScriptedExecutor(Caller(lambda: self.blobs)))
+        return self.executors[-1]
+
+    def conduct(
+        self,
+        workflow: Workflow[..., Any],
+        *args: Any,
+        run: str = "run-1",
+        executor: ScriptedExecutor | None = None,
+        **means: Any,
+    ) -> Any:
+        found = self.client.get("PipelineRun", run, namespace="team")
+        chosen = conductor.Means({"process": executor or self.executor()}, self.blobs, **means)
+        return conductor.conduct(self.client, found, workflow, args, {}, chosen)
+
+    def status(self, run: str = "run-1") -> Object:
+        status: Object = self.client.get("PipelineRun", run, namespace="team").get("status") or {}
+        return status
+
+    def task_runs(self) -> list[Object]:
+        return list(self.client.list("TaskRun", namespace="team").items)
+
+    def signal(self, name: str, payload: Any, run: str = "run-1") -> None:
+        self.client.create(
+            {
+                "apiVersion": "michelangelo.api/v2",
+                "kind": "Signal",
+                "metadata": {
+                    "generateName": "signal-",
+                    "namespace": "team",
+                    "labels": {labels.PIPELINE_RUN: run, labels.SIGNAL: name},
+                },
+                "spec": {"pipelineRun": run, "name": name, "payload": payload},
+            }
+        )
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    store = MemoryStore()
+    client = InProcessClient(ApiServer(store))
+    client.create({"apiVersion": "michelangelo.api/v2", "kind": "Project", "metadata": {"name": "team"}, "spec": {}})
+    made = Site(client, MemoryBlobStore())
+    yield made
+    for executor in made.executors:
+        executor.close()
+    client.close()
+    store.close()
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """`call` in a thread; what it returned or raised is in the list afterwards."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except errors.MichelangeloError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def until(reached: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 20.0
+    while not (found := reached()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+    return found
+
+
+@uniflow.task
+def add(one: int, other: int) -> int:
+    return one + other
+
+
+@uniflow.task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@uniflow.workflow
+def chain(length: int) -> int:
+    total = 0
+    for _ in range(length):
+        total = add(total, 1)
+    return total
+
+
+def test_run_ends_with_result_and_counts(site: Site) -> None:
+    site.create()
+    assert site.conduct(chain, 3) == 3
+    status = site.status()
+    assert (status["state"], status["result"], status["code"]) == ("Succeeded", 3, 0)
+    assert status["stepCounts"] == {"total": 3, "succeeded": 3}
+    assert [step["displayName"] for step in status["steps"]] == ["add"] * 3
+    assert site.client.list("Lease", namespace="team").items == []
+
+
+def test_run_shows_a_bounded_number_of_steps(site: Site) -> None:
+    site.create()
+    site.conduct(chain, 120)
+    assert len(site.status()["steps"]) == 100
+    assert site.status()["stepCounts"]["total"] == 120
+
+
+@uniflow.workflow
+def failing() -> None:
+    fail("no luck")
+
+
+def test_failed_run_says_where_in_the_users_code(site: Site) -> None:
+    site.create()
+    with pytest.raises(ValueError, match="no luck"):
+        site.conduct(failing)
+    status = site.status()
+    assert (status["state"], status["exceptionType"]) == ("Failed", "User")
+    assert "task fail: ValueError: no luck" in status["errorMessage"]
+    assert "test_conductor.py, line" in status["errorMessage"]
+    assert "raise ValueError(text)" in status["errorMessage"]
+
+
+@uniflow.workflow
+def broken() -> None:
+    add(1, 2)
+    raise LookupError("in the workflow itself")
+
+
+def test_failed_workflow_code_is_shown_with_its_line(site: Site) -> None:
+    site.create()
+    with pytest.raises(LookupError):
+        site.conduct(broken)
+    message = site.status()["errorMessage"]
+    assert 'raise LookupError("in the workflow itself")' in message
+    assert "in broken" in message
+
+
+@uniflow.workflow
+def odd() -> Any:
+    return threading.Lock()
+
+
+def test_run_fails_when_no_codec_carries_its_result(site: Site) -> None:
+    site.create()
+    with pytest.raises(errors.CodecError, match="the result of workflow odd"):
+        site.conduct(odd)
+    assert site.status()["state"] == "Failed"
+
+
+def test_killed_run_ends_its_tasks_and_records_it(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.held["add"] = threading.Event()
+    thread, found = in_thread(lambda: site.conduct(chain, 3, executor=executor))
+    assert executor.launched.acquire(timeout=20.0)
+    site.client.patch("PipelineRun", "run-1", {"spec": {"kill": True}}, namespace="team")
+    thread.join(20.0)
+    assert isinstance(found[0], errors.RunKilledError)
+    assert site.status()["state"] == "Killed"
+    (task_run,) = site.task_runs()
+    assert (task_run["status"]["state"], task_run["status"]["final"]) == ("Killed", True)
+
+
+def test_killed_run_stays_killed(site: Site) -> None:
+    site.create(kill=True)
+    with pytest.raises(errors.RunKilledError):
+        site.conduct(chain, 1000)
+    with pytest.raises(errors.WorkflowError, match=r"has ended \(Killed\)"):
+        site.conduct(chain, 3, is_resumed=True)
+
+
+@uniflow.workflow
+def stubborn() -> int:
+    while True:
+        try:
+            add(1, 1)
+        except Exception:  # noqa: BLE001 - what such a workflow does is the subject
+            continue
+
+
+def test_kill_is_no_exception_that_a_workflow_can_swallow(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.held["add"] = threading.Event()
+    thread, found = in_thread(lambda: site.conduct(stubborn, executor=executor))
+    assert executor.launched.acquire(timeout=20.0)
+    site.client.patch("PipelineRun", "run-1", {"spec": {"kill": True}}, namespace="team")
+    thread.join(20.0)
+    assert isinstance(found[0], errors.RunKilledError)
+
+
+def test_deleted_run_stops_its_driver(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.held["add"] = threading.Event()
+    thread, found = in_thread(lambda: site.conduct(chain, 3, executor=executor))
+    assert executor.launched.acquire(timeout=20.0)
+    site.client.delete("PipelineRun", "run-1", namespace="team")
+    thread.join(20.0)
+    assert isinstance(found[0], errors.LeaseLostError)
+
+
+def test_second_driver_is_refused_while_the_first_one_lives(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.held["add"] = threading.Event()
+    thread, found = in_thread(lambda: site.conduct(chain, 1, executor=executor))
+    assert executor.launched.acquire(timeout=20.0)
+    with pytest.raises(errors.LeaseLostError, match="is being driven by another process"):
+        site.conduct(chain, 1)
+    executor.held["add"].set()
+    thread.join(20.0)
+    assert found == [1]
+
+
+def test_driver_that_was_taken_over_writes_nothing_more(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.held["add"] = threading.Event()
+    thread, found = in_thread(lambda: site.conduct(chain, 2, executor=executor))
+    assert executor.launched.acquire(timeout=20.0)
+    (lease,) = site.client.list("Lease", namespace="team").items
+    site.client.delete("Lease", lease["metadata"]["name"], namespace="team")
+    assert site.conduct(chain, 2, is_resumed=True) == 2
+    before = (site.task_runs(), site.status())
+    executor.held["add"].set()
+    thread.join(20.0)
+    assert isinstance(found[0], errors.LeaseLostError)
+    assert (site.task_runs(), site.status()) == before
+
+
+@uniflow.workflow
+def one_way(flag: bool) -> int:
+    return add(1, 2) if flag else add(3, 4)
+
+
+def test_non_deterministic_run_fails_and_can_go_on_when_it_is_mended(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.lost = {"add": 1}
+
+    @uniflow.workflow
+    def stop_after(flag: bool) -> int:
+        one_way(flag)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        site.conduct(stop_after, True, executor=executor)
+    assert site.status()["state"] == "Killed"
+    assert conditions.is_true(site.client.get("PipelineRun", "run-1", namespace="team"), RESUMABLE)
+    with pytest.raises(errors.NonDeterminismError, match=r"test_conductor.py:\d+"):
+        site.conduct(stop_after, False, is_resumed=True)
+    assert (site.status()["state"], site.status()["exceptionType"]) == ("Failed", "System")
+    with pytest.raises(KeyboardInterrupt):
+        site.conduct(stop_after, True, is_resumed=True)
+
+
+@uniflow.task(idempotent=False)
+def charge(amount: int) -> int:
+    return amount
+
+
+@uniflow.workflow
+def buying() -> int | None:
+    return charge(7)
+
+
+@pytest.mark.parametrize(("decision", "result"), [("retry", 7), ("done", None)])
+def test_run_with_an_unknown_outcome_goes_on_after_a_decision(site: Site, decision: str, result: int | None) -> None:
+    site.create()
+    executor = site.executor()
+    executor.lost = {"charge": 1}
+    with pytest.raises(errors.UnknownOutcomeError):
+        site.conduct(buying, executor=executor)
+    status = site.status()
+    (task_run,) = site.task_runs()
+    assert status["state"] == "Failed"
+    assert task_run["metadata"]["name"] in status["errorMessage"]
+    annotation = {"metadata": {"annotations": {DECISION: decision}}}
+    site.client.patch("TaskRun", task_run["metadata"]["name"], annotation, namespace="team")
+    assert site.conduct(buying, is_resumed=True) == result
+    assert site.status()["state"] == "Succeeded"
+    assert not conditions.is_true(site.client.get("PipelineRun", "run-1", namespace="team"), RESUMABLE)
+
+
+def test_action_resume_runs_a_step_of_unknown_outcome_again(site: Site) -> None:
+    site.create()
+    executor = site.executor()
+    executor.lost = {"charge": 1}
+    with pytest.raises(errors.UnknownOutcomeError):
+        site.conduct(buying, executor=executor)
+    site.client.patch("PipelineRun", "run-1", {"spec": {"action": "Resume"}}, namespace="team")
+    assert site.conduct(buying, is_resumed=True) == 7
+
+
+@uniflow.workflow
+def asking() -> list[Any]:
+    return [uniflow.wait_for_signal("go"), uniflow.wait_for_signal("stay"), uniflow.wait_for_signal("go")]
+
+
+def test_signals_are_consumed_in_the_order_in_which_they_were_sent(site: Site) -> None:
+    site.create()
+    site.signal("go", 1)
+    thread, found = in_thread(lambda: site.conduct(asking))
+    until(lambda: any(one["status"]["state"] == "Running" for one in site.task_runs()))
+    site.signal("go", {"deep": [2]})
+    site.signal("stay", "here")
+    site.signal("go", 3)
+    thread.join(20.0)
+    assert found == [[1, "here", {"deep": [2]}]]
+
+
+@uniflow.workflow
+def asking_briefly() -> str:
+    try:
+        return str(uniflow.wait_for_signal("go", timeout_seconds=0.01))
+    except TimeoutError:
+        return "nobody"
+
+
+def test_wait_for_a_signal_ends_in_time(site: Site) -> None:
+    site.create()
+    assert site.conduct(asking_briefly) == "nobody"
+
+
+@uniflow.task(cache_enabled=True, cache_ttl_seconds=1000.0)
+def square(number: int) -> int:
+    return number * number
+
+
+@uniflow.workflow
+def squaring(number: int) -> int:
+    return square(number)
+
+
+def test_second_run_takes_the_cached_output(site: Site) -> None:
+    site.create("run-1")
+    site.create("run-2")
+    executor = site.executor()
+    assert site.conduct(squaring, 5, executor=executor) == 25
+    assert site.conduct(squaring, 5, run="run-2", executor=executor) == 25
+    assert executor.started == ["square"]
+    assert site.status("run-2")["stepCounts"] == {"total": 1, "cached": 1}
+    cached = next(one for one in site.task_runs() if one["spec"]["pipelineRun"] == "run-2")
+    assert cached["status"]["details"]["source"]["pipelineRun"] == "run-1"
+
+
+def test_other_arguments_miss_the_cache_and_say_so(site: Site) -> None:
+    site.create("run-1")
+    site.create("run-2")
+    site.conduct(squaring, 5)
+    site.conduct(squaring, 6, run="run-2")
+    missed = next(one for one in site.task_runs() if one["spec"]["pipelineRun"] == "run-2")
+    assert "no output is cached" in missed["status"]["details"]["cacheMiss"]
+
+
+@uniflow.task(cache_enabled=True)
+def fail_cached() -> None:
+    raise ValueError("never kept")
+
+
+@uniflow.workflow
+def failing_cached() -> None:
+    fail_cached()
+
+
+def test_failures_are_never_cached(site: Site) -> None:
+    site.create()
+    with pytest.raises(ValueError, match="never kept"):
+        site.conduct(failing_cached)
+    assert site.client.list("CachedOutput", namespace="team").items == []
+
+
+def test_run_that_cannot_be_loaded_fails_with_the_reason(site: Site) -> None:
+    run = site.create()
+    conductor.fail(site.client, run, errors.SourceError("flow.py has no workflow"), conductor.Means({}, site.blobs))
+    status = site.status()
+    assert (status["state"], status["errorMessage"]) == ("Failed", "flow.py has no workflow")
