@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def test_frames_survive_any_cut(sent: list[wire.Message], cuts: list[int]) -> No
     places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
     frames = wire.Frames()
     received = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         received += frames.feed(stream[start:end])
     assert received == [(message, number) for number, message in enumerate(sent)]
 

@@ -59,6 +59,7 @@ class ProcessExecutor:
             supervisor.Limits(log_bytes=log_limit_bytes, memory_bytes=memory_limit_bytes),
             self._on_end,
             scratch_folders=self._scratch,
+            end_strays=self._end_strays,
             with_templates=interpreter.start_method == "fork",
         )
         self._thread = threading.Thread(target=self._supervisor.run, name="process-executor", daemon=True)
@@ -120,9 +121,12 @@ class ProcessExecutor:
         self._scratch.close()
 
     def end_orphans(self) -> int:
-        count = processes.end_marked(self._run_id, processes.tree(os.getpid()))
+        count = self._end_strays()
         scratch.remove_left(self._run_id, but=self._scratch.root)
         return count
+
+    def _end_strays(self) -> int:
+        return processes.end_marked(self._run_id, processes.tree(os.getpid()))
 
     def _on_end(self, outcome: Outcome) -> None:
         with self._lock:

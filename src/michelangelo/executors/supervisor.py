@@ -66,9 +66,11 @@ class Supervisor:
         report: Callable[[Outcome], None],
         *,
         scratch_folders: scratch.ScratchFolders,
+        end_strays: Callable[[], object],
         with_templates: bool,
     ) -> None:
         self._scratch = scratch_folders
+        self._end_strays = end_strays
         self._start_zygote = start_zygote
         self._limits = limits
         self._report = report
@@ -369,6 +371,7 @@ class Supervisor:
             reason += f": {said}" if said else ""
         for link in (base, *templates):
             self._lose_launched(link, reason)
+        self._end_strays()  # templates, and what got away from its group: their adoptive parent is gone
         for link in (base, *templates):
             # What waited has not run: it goes to the next zygote, unless they do not even start.
             self._release(link, self._assign if base.ready else functools.partial(self._lose_unstarted, reason))

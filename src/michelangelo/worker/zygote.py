@@ -104,7 +104,6 @@ class Zygote:
     def serve(self, received: Sequence[tuple[wire.Message, tuple[int, ...]]] = ()) -> None:
         """Until the driver is gone; `received` has come already."""
         self._received.extend(received)
-        gc.collect()
         gc.freeze()  # so that collections in the children touch, and copy, none of our pages
         self._channel.send({"op": "ready"})
         gone = False

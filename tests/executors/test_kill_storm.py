@@ -1,0 +1,72 @@
+"""Processes of the executor die at random instants: every attempt still ends once, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.executors.conftest import Bench, blobs_url
+from tests.executors.test_process import marked
+
+from michelangelo.executors import process, processes
+from michelangelo.executors.base import AttemptState
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+_ATTEMPTS = 30
+_SECONDS = 60.0
+
+
+def storm(bench: Bench, seed: int) -> None:
+    dice = random.Random(seed)
+    executor = bench.executor
+    expected: dict[str, int] = {}
+    next_kill = time.monotonic() + dice.uniform(0, 0.15)
+    deadline = time.monotonic() + _SECONDS
+    while len(bench.outcomes) < _ATTEMPTS:
+        assert time.monotonic() < deadline, f"seed {seed}: {expected.keys() - bench.outcomes.keys()} never ended"
+        while len(expected) < _ATTEMPTS and len(expected) - len(bench.outcomes) < executor.capacity:
+            number = len(expected)
+            expected[bench.submit("add", number, 1)] = number + 1
+        for outcome in executor.poll(max(0.0, min(0.05, next_kill - time.monotonic()))):
+            assert outcome.id not in bench.outcomes, f"seed {seed}: {outcome.id} ended twice"
+            bench.outcomes[outcome.id] = outcome
+        if time.monotonic() >= next_kill:
+            next_kill += dice.uniform(0.005, 0.15)
+            victims = processes.tree(os.getpid())[1:]
+            if victims:
+                try:
+                    os.kill(dice.choice(victims), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+    for attempt_id, outcome in bench.outcomes.items():
+        assert outcome.state in (AttemptState.SUCCEEDED, AttemptState.LOST), f"seed {seed}: {outcome}"
+        if outcome.state is AttemptState.SUCCEEDED:
+            assert outcome.output == expected[attempt_id], f"seed {seed}"
+
+
+def run_storm(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
+    fds = set(os.listdir("/proc/self/fd"))
+    executor = process.ProcessExecutor(run_id=run_id, blobs_url=blobs_url(tmp_path), capacity=4)
+    try:
+        storm(Bench(executor, user_module, tmp_path), seed)
+    finally:
+        executor.close()
+    assert marked(run_id) == [], f"seed {seed}"
+    assert set(os.listdir("/proc/self/fd")) == fds, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_attempt_ends_once_in_a_storm(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
+    run_storm(tmp_path, user_module, run_id, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 200))
+def test_every_attempt_ends_once_in_many_storms(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
+    run_storm(tmp_path, user_module, run_id, seed)
