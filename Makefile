@@ -13,8 +13,8 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers fit the smallest supported machine; each test starts and ends its own servers, so any spread is right.
-PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal
+# Two workers fit the smallest supported machine. Tests that share something dear to make are one xdist_group.
+PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup
 
 .PHONY: help setup lock run serve test test-slow lint fmt bench docs clean
 

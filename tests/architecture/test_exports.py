@@ -43,9 +43,13 @@ def test_exported_names_exist(sources: list[Any]) -> None:
 
 def _exported(tree: ast.Module) -> list[str] | None:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            value = ast.literal_eval(node.value)
-            return list(value)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            assert node.value is not None
+            return list(ast.literal_eval(node.value))
     return None
 
 
@@ -54,11 +58,16 @@ def _defined(tree: ast.Module) -> set[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and not _is_private_by_custom(node.value):
             names.update(name for target in node.targets for name in _bound(target))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
     return {name for name in names if not name.startswith("_")}
+
+
+def _is_private_by_custom(value: ast.expr) -> bool:
+    """Loggers and type variables have their usual names, and are nobody else's."""
+    return isinstance(value, ast.Call) and ast.unparse(value.func) in {"logging.getLogger", "TypeVar", "ParamSpec"}
 
 
 def _bound(target: ast.expr) -> list[str]:

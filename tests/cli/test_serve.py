@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 DEADLINE_SECONDS = 60
+pytestmark = pytest.mark.xdist_group("serve")
 
 FLOW = """
 from michelangelo import uniflow

@@ -15,6 +15,7 @@ from michelangelo.api.v2.registry import Kind
 from michelangelo.cli import connection, documents, merge, options, output
 from michelangelo.cli.connection import Connection
 from michelangelo.cli.documents import Document
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object
 
@@ -32,7 +33,7 @@ _FIRST = ("Namespace", "Project")
 @click.option("--dry-run", is_flag=True, help="Let the server check and say what would happen; change nothing.")
 @click.pass_obj
 def apply(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     filenames: tuple[str, ...],
     recursive: bool,
     namespace: str,

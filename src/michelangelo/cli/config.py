@@ -12,11 +12,12 @@ import click
 
 from michelangelo import errors
 from michelangelo.app import settings
-from michelangelo.cli import connection, contexts, output, table
+from michelangelo.cli import contexts, output, table
 from michelangelo.cli.contexts import Config
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 
-__all__ = ["config"]
+__all__ = ["config", "delete_context", "path", "set_context", "use_context", "view"]
 
 _SECRET: Final = frozenset(
     {"token", "password", "client-key-data", "client-certificate-data", "certificate-authority-data"}
@@ -38,7 +39,7 @@ def config() -> None:
 @config.command()
 @output.output_option()
 @click.pass_obj
-def view(invocation: connection.Invocation, output: Format) -> None:
+def view(invocation: Invocation, output: Format) -> None:
     """List the contexts; credentials are not shown.
 
     \b

@@ -26,7 +26,7 @@ from michelangelo.client.client import Client
 from michelangelo.client.http import HttpClient
 from michelangelo.client.kubeconfig import Endpoint
 
-__all__ = ["Connection", "Invocation", "connect", "server_version"]
+__all__ = ["Connection", "connect", "server_version"]
 
 _PROBE_SECONDS: Final = 2.0
 _PORTS: Final = {"https": 443, "http": 80}

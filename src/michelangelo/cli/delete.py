@@ -12,6 +12,7 @@ from michelangelo.api.v2.registry import Kind
 from michelangelo.cli import connection, documents, kind_names, options, waiting
 from michelangelo.cli.connection import Connection
 from michelangelo.cli.get import Query
+from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Propagation
 
 __all__ = ["Target", "delete", "delete_all"]
@@ -37,7 +38,7 @@ Target = tuple[Kind, str, str]
 @click.option("--ignore-not-found", is_flag=True, help="What is missing is no error.")
 @options.timeout
 @click.pass_obj
-def delete(invocation: connection.Invocation, /, targets: tuple[str, ...], **given: object) -> None:
+def delete(invocation: Invocation, /, targets: tuple[str, ...], **given: object) -> None:
     """Delete objects.
 
     \b

@@ -13,6 +13,7 @@ from michelangelo.api.v2.registry import Kind
 from michelangelo.cli import connection, events, kind_names, merge, options, table
 from michelangelo.cli.connection import Connection
 from michelangelo.cli.get import Query
+from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
 
 __all__ = ["describe", "show"]
@@ -31,7 +32,7 @@ _WIDTH: Final = 4000
 @options.namespace
 @options.selectors
 @click.pass_obj
-def describe(invocation: connection.Invocation, /, targets: tuple[str, ...], namespace: str, **selectors: str) -> None:
+def describe(invocation: Invocation, /, targets: tuple[str, ...], namespace: str, **selectors: str) -> None:
     """Show objects in full.
 
     \b

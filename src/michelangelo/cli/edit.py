@@ -8,6 +8,7 @@ import click
 
 from michelangelo import errors
 from michelangelo.cli import connection, documents, kind_names, options, output
+from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
 
 __all__ = ["edit"]
@@ -23,7 +24,7 @@ _HEADER = """\
 @options.namespace
 @click.option("--editor", default=None, envvar=["KUBE_EDITOR", "VISUAL", "EDITOR"], help="Editor to start.")
 @click.pass_obj
-def edit(invocation: connection.Invocation, targets: tuple[str, ...], namespace: str, editor: str | None) -> None:
+def edit(invocation: Invocation, targets: tuple[str, ...], namespace: str, editor: str | None) -> None:
     """Edit an object in your editor.
 
     \b

@@ -11,6 +11,7 @@ from michelangelo.api.v2.registry import Kind
 from michelangelo.cli import connection, kind_names, options, output, table
 from michelangelo.cli.connection import Connection
 from michelangelo.cli.get import Query
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object
 from michelangelo.meta import timestamps
@@ -27,7 +28,7 @@ __all__ = ["about", "events", "print_events"]
 @output.output_option()
 @click.pass_obj
 def events(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     namespace: str,
     all_namespaces: bool,
     target: str,

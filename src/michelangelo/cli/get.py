@@ -11,6 +11,7 @@ from michelangelo import errors
 from michelangelo.api.v2.registry import Kind
 from michelangelo.cli import connection, kind_names, options, output, table
 from michelangelo.cli.connection import Connection
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object, Watch
 
@@ -63,7 +64,7 @@ class Query:
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="At most so many; 0: all.")
 @click.pass_obj
 def get(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     /,
     targets: tuple[str, ...],
     namespace: str,

@@ -15,6 +15,7 @@ import click
 from michelangelo import errors
 from michelangelo.cli import connection, kind_names, options, progress
 from michelangelo.cli.connection import Connection
+from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
 from michelangelo.meta import labels
 
@@ -31,9 +32,7 @@ _LOOK_SECONDS: Final = 0.25
 @click.option("--prefix/--no-prefix", default=None, help="The task's name in front of each line (default: if several).")
 @options.namespace
 @click.pass_obj
-def logs(
-    invocation: connection.Invocation, target: str, follow: bool, task: str, prefix: bool | None, namespace: str
-) -> None:
+def logs(invocation: Invocation, target: str, follow: bool, task: str, prefix: bool | None, namespace: str) -> None:
     """Print what a run's tasks printed.
 
     \b

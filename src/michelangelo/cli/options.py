@@ -20,7 +20,7 @@ __all__ = [
     "wait",
 ]
 
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+_Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
 
 
@@ -53,17 +53,17 @@ class _Pair(click.ParamType[tuple[str, str]]):
 DURATION: Final = _Duration()
 PAIR: Final = _Pair()
 
-namespace: Final[Decorator] = click.option(
+namespace: Final[_Decorator] = click.option(
     "-n", "--namespace", default="", envvar="MA_NAMESPACE", metavar="NAME", help="Project; else the context's."
 )
-all_namespaces: Final[Decorator] = click.option("-A", "--all-namespaces", is_flag=True, help="In all projects.")
-timeout: Final[Decorator] = click.option(
+all_namespaces: Final[_Decorator] = click.option("-A", "--all-namespaces", is_flag=True, help="In all projects.")
+timeout: Final[_Decorator] = click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="Give up after this time; 0s: never."
 )
-wait: Final[Decorator] = click.option(
+wait: Final[_Decorator] = click.option(
     "--wait/--no-wait", "wait", default=False, help="Wait for the run's end, with progress."
 )
-argument_option: Final[Decorator] = click.option(
+argument_option: Final[_Decorator] = click.option(
     "-a",
     "--arg",
     "arguments",
@@ -72,7 +72,7 @@ argument_option: Final[Decorator] = click.option(
     metavar="KEY=VALUE",
     help="An argument: JSON, or else text. Repeat.",
 )
-files: Final[Decorator] = click.option(
+files: Final[_Decorator] = click.option(
     "-f",
     "--filename",
     "filenames",

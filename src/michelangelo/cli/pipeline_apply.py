@@ -14,6 +14,7 @@ from michelangelo import errors
 from michelangelo.cli import apply as generic
 from michelangelo.cli import connection, documents, options, output, workflow_source
 from michelangelo.cli.documents import Document
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.cli.workflow_source import WorkflowSource
 
@@ -26,9 +27,7 @@ __all__ = ["apply"]
 @output.output_option()
 @click.option("--dry-run", is_flag=True, help="Check and say what would happen; store nothing.")
 @click.pass_obj
-def apply(
-    invocation: connection.Invocation, filenames: tuple[str, ...], namespace: str, output: Format, dry_run: bool
-) -> None:
+def apply(invocation: Invocation, filenames: tuple[str, ...], namespace: str, output: Format, dry_run: bool) -> None:
     """Register a pipeline: its source, its commit, and the schema of its parameters.
 
     spec.manifest.filePath is the workflow's file, relative to the YAML file.

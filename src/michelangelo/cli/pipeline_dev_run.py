@@ -6,6 +6,7 @@ import click
 
 from michelangelo.cli import arguments as schemas
 from michelangelo.cli import connection, options, output, run_start, workflow_source
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.uniflow import parameters
 
@@ -22,7 +23,7 @@ __all__ = ["dev_run"]
 @output.output_option()
 @click.pass_obj
 def dev_run(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     /,
     target: str,
     arguments: tuple[tuple[str, str], ...],

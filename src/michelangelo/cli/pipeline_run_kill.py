@@ -9,6 +9,7 @@ import click
 from michelangelo import errors
 from michelangelo.api.v2 import registry
 from michelangelo.cli import connection, options, progress, waiting
+from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
 
 __all__ = ["kill"]
@@ -23,7 +24,7 @@ __all__ = ["kill"]
 @options.timeout
 @click.pass_obj
 def kill(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     names: tuple[str, ...],
     named: str,
     namespace: str,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from michelangelo.cli import connection, options, output, workflow_source
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object
 from michelangelo.meta import labels
@@ -22,9 +23,7 @@ __all__ = ["signal"]
 @options.namespace
 @output.output_option()
 @click.pass_obj
-def signal(
-    invocation: connection.Invocation, run: str, name: str, payload: str, namespace: str, output: Format
-) -> None:
+def signal(invocation: Invocation, run: str, name: str, payload: str, namespace: str, output: Format) -> None:
     """Send a signal that a run waits for (`uniflow.wait_for_signal`).
 
     \b

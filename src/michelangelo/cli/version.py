@@ -8,6 +8,7 @@ import click
 
 from michelangelo import __version__, errors
 from michelangelo.cli import connection, output
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 
 __all__ = ["version"]
@@ -17,7 +18,7 @@ __all__ = ["version"]
 @click.option("--client", "client_only", is_flag=True, help="Do not ask the server.")
 @output.output_option()
 @click.pass_obj
-def version(invocation: connection.Invocation, client_only: bool, output: Format) -> None:
+def version(invocation: Invocation, client_only: bool, output: Format) -> None:
     """Show the versions of this program and of the server.
 
     \b

@@ -10,6 +10,7 @@ import click
 from michelangelo import errors
 from michelangelo.cli import connection, kind_names, options, waiting
 from michelangelo.cli.get import Query
+from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.waiting import Check
 from michelangelo.client.client import Object
 
@@ -32,7 +33,7 @@ _ENDED = {"Succeeded", "Failed", "Killed", "Skipped"}
 @options.timeout
 @click.pass_obj
 def wait(
-    invocation: connection.Invocation,
+    invocation: Invocation,
     /,
     targets: tuple[str, ...],
     wanted: str,
