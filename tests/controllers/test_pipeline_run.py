@@ -17,7 +17,6 @@ from michelangelo.meta import conditions, labels
 from michelangelo.runtime import leases, processes
 from michelangelo.runtime.manager import Manager
 from michelangelo.runtime.reconciler import Request, Result
-from michelangelo.runtime.recorder import Recorder
 
 Create = Callable[..., Object]
 PARAMETERS: Object = {
@@ -46,7 +45,6 @@ def reconciler(bench: Any, drivers: Any, clock: Any) -> PipelineRunReconciler:
         bench["PipelineRun"],
         bench["Lease"],
         drivers,
-        recorder=Recorder(bench.client, "pipeline-run"),
         clock=clock,
         monotonic=clock.monotonic,
     )

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from michelangelo import errors
 from michelangelo.client.client import Client, Object, Watch, WatchEvent
 
-__all__ = ["BY_LABEL", "BY_OWNER", "Change", "Indexer", "Informer", "by_label", "by_owner"]
+__all__ = ["BY_LABEL", "BY_OWNER", "Change", "Handler", "Indexer", "Informer", "by_label", "by_owner"]
 
 Indexer: TypeAlias = Callable[[Object], Iterable[str]]
 Handler: TypeAlias = Callable[["Change"], None]

@@ -40,9 +40,7 @@ def add_all(
     add("project", projects, project.sources(manager))
     pipelines = pipeline.PipelineReconciler(client, informer("Pipeline"), informer("Revision"))
     add("pipeline", pipelines, pipeline.sources(manager))
-    runs = pipeline_run.PipelineRunReconciler(
-        client, informer("PipelineRun"), informer("Lease"), drivers, recorder=Recorder(client, "pipeline-run")
-    )
+    runs = pipeline_run.PipelineRunReconciler(client, informer("PipelineRun"), informer("Lease"), drivers)
     add("pipeline-run", runs, pipeline_run.sources(manager), num_workers=2)
     if not is_kubernetes:
         namespaces = namespace.NamespaceReconciler(client, informer("Namespace"))

@@ -66,7 +66,6 @@ class PipelineRunReconciler:
         leases: Informer,
         drivers: Drivers,
         *,
-        recorder: Recorder | None = None,
         max_starts: int = MAX_STARTS,
         clock: timestamps.Clock = timestamps.system_clock,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,7 +74,7 @@ class PipelineRunReconciler:
         self._runs = runs
         self._leases = leases
         self._drivers = drivers
-        self._recorder = recorder
+        self._recorder = Recorder(client, "pipeline-run", clock=clock)
         self._max_starts = max_starts
         self._clock = clock
         self._monotonic = monotonic
@@ -183,7 +182,7 @@ class PipelineRunReconciler:
         if condition is not None:
             condition["metadata"] = {"starts": starts, "progress": _progress(run)}
         run = statuses.write(self._client, run, wanted)
-        if again and self._recorder is not None:
+        if again:
             self._recorder.event(run, "Warning", reason, f"the driver of the run is gone; {message}")
         return run
 
@@ -195,8 +194,7 @@ class PipelineRunReconciler:
             status["exceptionType"] = exception_type
         conditions.set(wanted, DRIVEN, "False", reason=state, message=message, clock=self._clock)
         statuses.write(self._client, run, wanted)
-        if self._recorder is not None:
-            self._recorder.event(run, "Warning", state, message)
+        self._recorder.event(run, "Warning", state, message)
 
     def _forget(self, request: Request) -> None:
         self._observed.pop(request, None)

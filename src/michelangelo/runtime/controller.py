@@ -20,7 +20,7 @@ from michelangelo.runtime.reconciler import Reconciler, Request, Result, Termina
 from michelangelo.runtime.recorder import Recorder
 from michelangelo.runtime.workqueue import Backoff, WorkQueue
 
-__all__ = ["Controller", "Mapper", "Observation", "Source", "itself", "label", "owner"]
+__all__ = ["Controller", "Mapper", "Observation", "Outcome", "Source", "itself", "label", "owner"]
 
 _log = logging.getLogger(__name__)
 
