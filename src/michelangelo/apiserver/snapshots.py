@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Slice", "read"]
 
-CHUNK: Final = 500
+_CHUNK: Final = 500
 """How many records are read at a time where the selection is decided here and not by the index."""
-CHANGES: Final = 1000
+_CHANGES: Final = 1000
 """Above so many changes since the revision, all records of that revision are read instead."""
 
 
@@ -38,7 +38,7 @@ class Slice:
 def read(store: Store, selection: Selection, *, after: str = "", limit: int = 0, at: int | None = None) -> Slice:
     """Up to `limit` selected objects (0: all) behind the key `after`. Raises ExpiredError when `at` was compacted
     away."""
-    chunk = limit if selection.is_everything else (max(limit, CHUNK) if limit else 0)
+    chunk = limit if selection.is_everything else (max(limit, _CHUNK) if limit else 0)
     found: list[Object] = []
     last = ""
     while True:
@@ -67,12 +67,12 @@ def _page(store: Store, selection: Selection, after: str, limit: int, at: int | 
 
 
 def _by_terms(store: Store, selection: Selection, page: Page, after: str, limit: int) -> Page:
-    changes = store.events(selection.prefix, after=page.revision, limit=CHANGES)
+    changes = store.events(selection.prefix, after=page.revision, limit=_CHANGES)
     if not changes:
         return page
     before: dict[str, Record] = {}
     seen: set[str] = set()
-    complete = len(changes) < CHANGES
+    complete = len(changes) < _CHANGES
     for row in changes:
         key = row.record.key
         if key in seen:

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ApiServer"]
 
-RACES: Final = 20
+_RACES: Final = 20
 """How often a change without a resourceVersion is made again after another writer was faster."""
-NAMES: Final = 8
+_NAMES: Final = 8
 """How many names are tried for a `generateName`."""
 
 
@@ -107,12 +107,12 @@ class ApiServer:
         (the namespace is missing, or terminating), RequestTooLargeError."""
         options = options or WriteOptions()
         generated = not (obj.get("metadata") or {}).get("name") if isinstance(obj.get("metadata"), dict) else False
-        for attempt in range(NAMES):
+        for attempt in range(_NAMES):
             admitted = admission.create(kind, namespace, obj, self._clock(), options)
             try:
                 stored = yield from self._insert(kind, admitted, options)
             except errors.AlreadyExistsError:
-                if not generated or attempt == NAMES - 1:
+                if not generated or attempt == _NAMES - 1:
                     raise
                 continue
             return stored
@@ -167,7 +167,7 @@ class ApiServer:
         Raises NotFoundError, ConflictError (preconditions).
         """
         options, how = options or WriteOptions(), how or DeleteOptions()
-        for _ in range(RACES):
+        for _ in range(_RACES):
             record = self._record(kind, namespace, name)
             current = documents.decode(record)
             _guard(options, current)
@@ -266,7 +266,7 @@ class ApiServer:
         options: WriteOptions,
         subresource: Subresource,
     ) -> Verb[Object]:
-        for _ in range(RACES):
+        for _ in range(_RACES):
             record = self._record(kind, namespace, name)
             current = documents.decode(record)
             _guard(options, current)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "WatchCursor"]
 
 BATCH: Final = 500
-INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+_INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 
 
 class WatchCursor:
@@ -81,7 +81,7 @@ class WatchCursor:
         kind = self._selection.kind
         metadata: Object = {"resourceVersion": self.resource_version}
         if initial_events_end:
-            metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+            metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
         return WatchEvent("BOOKMARK", {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata})
 
     def _present(self) -> Iterator[list[WatchEvent]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["App", "AppParts"]
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-KUBERNETES: Final = ("1", "33")
+_KUBERNETES: Final = ("1", "33")
 """The Kubernetes version whose API conventions are followed; kubectl chooses its own version by it."""
 
 
@@ -107,7 +107,7 @@ async def _alive(request: Request) -> Response:
 
 
 async def _version(request: Request) -> Response:
-    major, minor = KUBERNETES
+    major, minor = _KUBERNETES
     content = {
         "major": major,
         "minor": minor,

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES: Final = 3 * 1024 * 1024
-MAX_NODES: Final = 250_000
+_MAX_NODES: Final = 250_000
 """Keys and values of a YAML document, counted as if its aliases were written out."""
 _INLINE_YAML: Final = 16 * 1024
 """Longer YAML is parsed in a thread: a megabyte takes a second."""
@@ -113,13 +113,13 @@ def _check_events(body: bytes) -> None:
             level -= 1
         elif isinstance(event, yaml.events.NodeEvent):
             count += 1
-            if count > MAX_NODES:
+            if count > _MAX_NODES:
                 raise _too_many()
 
 
 def _plain(data: Any) -> Any:
     """The same data with text as keys, aliases written out, within the bounds."""
-    budget = MAX_NODES
+    budget = _MAX_NODES
 
     def walk(node: Any, level: int) -> Any:
         nonlocal budget
@@ -149,5 +149,5 @@ def _key(key: Any) -> str:
 
 def _too_many() -> errors.RequestTooLargeError:
     return errors.RequestTooLargeError(
-        f"the YAML document has more than {MAX_NODES} values once its aliases are written out"
+        f"the YAML document has more than {_MAX_NODES} values once its aliases are written out"
     )

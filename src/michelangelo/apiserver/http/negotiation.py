@@ -11,7 +11,6 @@ from typing import Final, Literal
 
 __all__ = ["JSON", "Form", "accepted", "wanted"]
 
-Shape = Literal["", "Table", "PartialObjectMetadata", "PartialObjectMetadataList", "APIGroupDiscoveryList"]
 _SHAPES: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("meta.k8s.io", "Table"): ("v1", "v1beta1"),
     ("meta.k8s.io", "PartialObjectMetadata"): ("v1", "v1beta1"),

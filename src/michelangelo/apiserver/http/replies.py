@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from michelangelo.api.v2.registry import Kind
     from michelangelo.client.client import Object, ObjectList
 
-__all__ = ["document", "listing", "single"]
+__all__ = ["document", "listing", "shaped", "single"]
 
 
 def document(content: Any, form: Form, code: int = 200, warnings: Iterable[str] = ()) -> Response:
