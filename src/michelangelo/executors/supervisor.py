@@ -1,8 +1,7 @@
 """The one thread of the process executor: it talks with the zygotes, reads the attempts' pipes and keeps the time.
 
-A *link* is a connection to one zygote. The base link leads to the zygote that the driver started; each template link to
-one that was forked from it and has imported a module of the user's. Attempts wait on a link until it is ready, are
-launched through it, and are lost with it. All state here belongs to the thread of `run`; others use `post` only.
+Attempts wait on a link (executors/links.py) until its zygote is ready, are launched through it, and are lost with it.
+All state here belongs to the thread of `run`; others use `post` only.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import heapq
 import itertools
-import os
-import selectors
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from michelangelo.executors import launch, processes, running, scratch, wire
+from michelangelo.executors import launch, loop, processes, running, scratch, wire
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
+from michelangelo.executors.links import Link
 
-__all__ = ["Limits", "Supervisor"]
+__all__ = ["Limits", "Supervisor", "TemplateKey"]
 
 _MAX_TEMPLATES = 8
 _MEMORY_WATCH_SECONDS = 0.1
@@ -40,20 +36,6 @@ class Limits:
     log_bytes: int
     memory_bytes: int = 0
     """For attempts that set none themselves; 0: none."""
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """A connection to a zygote. `name` is empty for the base."""
-
-    channel: wire.Channel
-    name: str = ""
-    ready: bool = False
-    refused: bool = False
-    waiting: list[running.RunningAttempt] = field(default_factory=list)
-    launched: dict[str, running.RunningAttempt] = field(default_factory=dict)
-    events: int = selectors.EVENT_READ
-    shut: bool = False
 
 
 class Supervisor:
@@ -75,30 +57,19 @@ class Supervisor:
         self._limits = limits
         self._report = report
         self._with_templates = with_templates
-        self._commands: collections.deque[Callable[[], None]] = collections.deque()
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_in, selectors.EVENT_READ, self._run_commands)
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._loop = loop.Loop()
         self._counter = itertools.count(1)
         self._zygote: launch.ZygoteProcess | None = None
-        self._base: _Link | None = None
-        self._templates: collections.OrderedDict[TemplateKey, _Link] = collections.OrderedDict()
+        self._base: Link | None = None
+        self._templates: collections.OrderedDict[TemplateKey, Link] = collections.OrderedDict()
         self._attempts: dict[str, running.RunningAttempt] = {}
         self._watching_memory = False
-        self._stopping = False
 
     # --- from any thread ----------------------------------------------------------------------------------
 
     def post(self, command: Callable[[], None]) -> None:
         """Have `command` called by the thread of `run`."""
-        self._commands.append(command)
-        try:
-            os.write(self._wake_out, b"\0")
-        except BlockingIOError:
-            pass  # full: it will wake anyway
+        self._loop.post(command)
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -108,17 +79,12 @@ class Supervisor:
             # A zygote that cannot be started is said to the first attempt, which tries again.
             with contextlib.suppress(OSError):
                 self._ensure_base()
-            while not self._stopping:
-                timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-                for key, events in self._selector.select(timeout):
-                    key.data(events)
-                while self._timers and self._timers[0][0] <= time.monotonic():
-                    heapq.heappop(self._timers)[2]()
+            self._loop.run()
         finally:
             self._close()
 
     def stop(self) -> None:
-        self._stopping = True
+        self._loop.stop()
 
     def prepare(self, key: TemplateKey) -> None:
         """Have a template import a module before the first attempt asks for it."""
@@ -131,7 +97,7 @@ class Supervisor:
         )
         self._attempts[item.id] = item
         if attempt.timeout_seconds > 0:
-            self._after(attempt.timeout_seconds, functools.partial(self._time_out, item.id))
+            self._loop.after(attempt.timeout_seconds, functools.partial(self._time_out, item.id))
         self._assign(item)
 
     def cancel(self, attempt_id: str, grace_seconds: float) -> None:
@@ -155,43 +121,42 @@ class Supervisor:
         else:
             link.waiting.append(item)
 
-    def _launch(self, item: running.RunningAttempt, link: _Link) -> None:
+    def _launch(self, item: running.RunningAttempt, link: Link) -> None:
         try:
             scratch_folder = self._scratch.path(item.id)
             fds = item.open()
         except OSError as e:
             self._lose(item, f"cannot make the pipes, the log or the temporary folder of attempt {item.id}: {e}")
             return
-        self._selector.register(item.result_fd, selectors.EVENT_READ, functools.partial(self._on_result, item))
+        self._loop.listen(item.result_fd, functools.partial(self._on_result, item))
         if item.log_fd >= 0:
-            self._selector.register(item.log_fd, selectors.EVENT_READ, functools.partial(self._on_log, item))
+            self._loop.listen(item.log_fd, functools.partial(self._on_log, item))
         link.launched[item.id] = item
         item.launched_by = link.channel
         message = {"op": "start", **wire.attempt_to_json(item.attempt)}
         message["context"] = {"scratch": scratch_folder, **message["context"]}
-        self._send(link, message, fds)
+        link.send(message, fds)
         if item.memory_limit_bytes and not self._watching_memory:
             self._watching_memory = True
-            self._after(_MEMORY_WATCH_SECONDS, self._watch_memory)
+            self._loop.after(_MEMORY_WATCH_SECONDS, self._watch_memory)
 
     def _on_result(self, item: running.RunningAttempt, _: int) -> None:
         if item.result_fd < 0:
             return  # it ended by an earlier event of the same batch
         had_report = item.report is not None
         if item.read_result() == 0:
-            self._selector.unregister(item.result_fd)
+            self._loop.forget(item.result_fd)
         if item.report is not None and not had_report:
-            self._after(_LINGER_SECONDS, functools.partial(self._kill, item.id))
+            self._loop.after(_LINGER_SECONDS, functools.partial(self._kill, item.id))
 
     def _on_log(self, item: running.RunningAttempt, _: int) -> None:
         if item.log_fd >= 0 and item.read_log() == 0:
-            self._selector.unregister(item.log_fd)
+            self._loop.forget(item.log_fd)
 
     def _finish(self, item: running.RunningAttempt, status: int | None, max_rss_bytes: int = 0) -> None:
         item.drain()
         for fd in (item.result_fd, item.log_fd):
-            if fd >= 0 and fd in self._selector.get_map():
-                self._selector.unregister(fd)
+            self._loop.forget(fd)
         item.close()
         self._scratch.remove(item.id)
         del self._attempts[item.id]
@@ -222,7 +187,7 @@ class Supervisor:
             self._finish(item, None)
         elif grace_seconds > 0:
             self._signal(attempt_id, signal.SIGTERM)
-            self._after(grace_seconds, functools.partial(self._kill, attempt_id))
+            self._loop.after(grace_seconds, functools.partial(self._kill, attempt_id))
         else:
             self._kill(attempt_id)
 
@@ -233,7 +198,7 @@ class Supervisor:
         # Through the zygote: only the parent knows that the process id is still this attempt's.
         for link in self._links():
             if attempt_id in link.launched:
-                self._send(link, {"op": "signal", "id": attempt_id, "signal": int(number)})
+                link.send({"op": "signal", "id": attempt_id, "signal": int(number)})
 
     def _watch_memory(self) -> None:
         limited = [item for item in self._attempts.values() if item.memory_limit_bytes]
@@ -248,23 +213,22 @@ class Supervisor:
                     self._end(item.id, AttemptState.OUT_OF_MEMORY, message, 0)
         self._watching_memory = bool(limited)
         if limited:
-            self._after(_MEMORY_WATCH_SECONDS, self._watch_memory)
+            self._loop.after(_MEMORY_WATCH_SECONDS, self._watch_memory)
 
     # --- links --------------------------------------------------------------------------------------------
 
-    def _links(self) -> Iterator[_Link]:
+    def _links(self) -> Iterator[Link]:
         if self._base is not None:
             yield self._base
         yield from self._templates.values()
 
-    def _ensure_base(self) -> _Link:
+    def _ensure_base(self) -> Link:
         if self._base is None:
             self._zygote = self._start_zygote()
-            self._base = _Link(self._zygote.channel)
-            self._listen(self._base)
+            self._base = self._link(self._zygote.channel, "")
         return self._base
 
-    def _template(self, key: TemplateKey, base: _Link) -> _Link:
+    def _template(self, key: TemplateKey, base: Link) -> Link:
         """The link to a zygote with the module of `key`; `base` when there are too many of them in use."""
         link = self._templates.get(key)
         if link is not None:
@@ -274,11 +238,10 @@ class Supervisor:
             return base
         ours, theirs = socket.socketpair()
         path, module, environment = key
-        link = _Link(wire.Channel(ours), name=f"template-{next(self._counter)}")
+        link = self._link(wire.Channel(ours), f"template-{next(self._counter)}")
         self._templates[key] = link
-        self._listen(link)
         message = {"op": "template", "id": link.name, "path": path, "module": module, "environment": dict(environment)}
-        self._send(base, message, (theirs.detach(),))
+        base.send(message, (theirs.detach(),))
         return link
 
     def _evict_template(self) -> bool:
@@ -287,11 +250,11 @@ class Supervisor:
             self._drop_template(idle)
         return idle is not None
 
-    def _drop_template(self, link: _Link) -> None:
+    def _drop_template(self, link: Link) -> None:
         """Forget a template; it ends when it sees its channel closed, or at once when it still imports."""
         if not link.ready and self._base is not None:
-            self._send(self._base, {"op": "signal", "id": link.name, "signal": int(signal.SIGKILL)})
-        self._shut(link)
+            self._base.send({"op": "signal", "id": link.name, "signal": int(signal.SIGKILL)})
+        link.shut()
         for key in [key for key, value in self._templates.items() if value is link]:
             del self._templates[key]
 
@@ -302,31 +265,10 @@ class Supervisor:
                 if link.name and not link.waiting:
                     self._drop_template(link)  # its import may hang: the next attempt begins anew
 
-    def _listen(self, link: _Link) -> None:
-        self._selector.register(link.channel, selectors.EVENT_READ, functools.partial(self._on_link, link))
+    def _link(self, channel: wire.Channel, name: str) -> Link:
+        return Link(self._loop, channel, name, self._on_message, self._on_link_lost)
 
-    def _send(self, link: _Link, message: wire.Message, fds: Sequence[int] = ()) -> None:
-        link.channel.send(message, fds)
-        self._watch_writable(link)
-
-    def _watch_writable(self, link: _Link) -> None:
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.channel.has_outgoing else 0)
-        if wanted != link.events:
-            link.events = wanted
-            self._selector.modify(link.channel, wanted, functools.partial(self._on_link, link))
-
-    def _on_link(self, link: _Link, events: int) -> None:
-        if link.shut:
-            return
-        if events & selectors.EVENT_WRITE:
-            link.channel.flush()
-            self._watch_writable(link)
-        for message, _ in link.channel.receive():
-            self._on_message(link, message)
-        if link.channel.closed and not link.shut:
-            self._on_link_lost(link)
-
-    def _on_message(self, link: _Link, message: wire.Message) -> None:
+    def _on_message(self, link: Link, message: wire.Message) -> None:
         match message["op"]:
             case "ready":
                 link.ready = True
@@ -341,13 +283,12 @@ class Supervisor:
             case "exited" if message["id"] in link.launched:
                 self._finish(link.launched.pop(message["id"]), message["status"], message["max_rss"])
 
-    def _release(self, link: _Link, to: Callable[[running.RunningAttempt], None]) -> None:
+    def _release(self, link: Link, to: Callable[[running.RunningAttempt], None]) -> None:
         waiting, link.waiting = link.waiting, []
         for item in waiting:
             to(item)
 
-    def _on_link_lost(self, link: _Link) -> None:
-        self._shut(link)
+    def _on_link_lost(self, link: Link) -> None:
         if link is self._base:
             self._on_base_lost(link)
         elif link.ready:
@@ -358,12 +299,12 @@ class Supervisor:
             link.refused = True
             self._release(link, self._assign)
 
-    def _on_base_lost(self, base: _Link) -> None:
+    def _on_base_lost(self, base: Link) -> None:
         zygote, self._base, self._zygote = self._zygote, None, None
         templates = list(self._templates.values())
         self._templates.clear()
         for link in templates:
-            self._shut(link)
+            link.shut()
         reason = "the zygote process ended"
         if zygote is not None:
             said = zygote.errors()
@@ -379,32 +320,15 @@ class Supervisor:
     def _lose_unstarted(self, reason: str, item: running.RunningAttempt) -> None:
         self._lose(item, f"attempt {item.id} could not be started: {reason}")
 
-    def _lose_launched(self, link: _Link, reason: str) -> None:
+    def _lose_launched(self, link: Link, reason: str) -> None:
         launched, link.launched = link.launched, {}
         for item in launched.values():
             self._lose(item, f"attempt {item.id} was lost: {reason}")
 
-    def _shut(self, link: _Link) -> None:
-        if not link.shut:
-            link.shut = True
-            self._selector.unregister(link.channel)
-            link.channel.close()
-
-    # --- the loop -----------------------------------------------------------------------------------------
-
-    def _after(self, seconds: float, callback: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._counter), callback))
-
-    def _run_commands(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_in, 4096)
-        while self._commands and not self._stopping:
-            self._commands.popleft()()
-
     def _close(self) -> None:
         links = list(self._links())
         for link in links:
-            self._shut(link)
+            link.shut()
         if self._zygote is not None:
             self._zygote.end(_CLOSE_SECONDS)
         for item in list(self._attempts.values()):
@@ -412,9 +336,7 @@ class Supervisor:
                 processes.end_group(item.pid)
             item.condemn(AttemptState.KILLED, f"attempt {item.id} was ended: its executor was closed")
             self._finish(item, None)
-        self._selector.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._loop.close()
 
 
 def _mib(size_bytes: int) -> str:

@@ -27,7 +27,7 @@ from michelangelo.executors import wire
 from michelangelo.uniflow import source
 from michelangelo.worker import call, child, failure, forksafety
 
-__all__ = ["main", "main_spawned"]
+__all__ = ["Spawner", "Zygote", "main", "main_spawned"]
 
 _END_SECONDS = 2.0
 _PRELUDE_LIMIT = 1 << 16
