@@ -121,7 +121,8 @@ class _serve:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith("MA_")} | {"MA_HOME": str(home)}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MA_")}
+    return inherited | {"MA_HOME": str(home), "MA_LEASE_SECONDS": "2"}
 
 
 def test_dev_run_waits_for_its_result(served: Served) -> None:
