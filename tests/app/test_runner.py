@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-
 from tests.app.conftest import until
 
 if TYPE_CHECKING:

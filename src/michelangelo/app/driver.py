@@ -38,7 +38,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _suspend)
     client = HttpClient(Endpoint(server=job["server"], token=job["token"], ca=job["authority"]))
     try:
-        drive(settings.load(), client, job["namespace"], job["run"])
+        drive(settings.from_json(job["settings"]), client, job["namespace"], job["run"])
     except Suspended:
         return 0
     except errors.MichelangeloError as error:

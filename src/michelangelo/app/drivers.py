@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from michelangelo import errors
+from michelangelo.app.settings import Settings
 from michelangelo.client.client import Object
 
 __all__ = ["LocalDrivers"]
@@ -35,14 +35,14 @@ class LocalDrivers:
     """`controllers.pipeline_run.Drivers` with processes of this machine."""
 
     def __init__(
-        self, *, server: Callable[[], str], authority: str, issue_token: Callable[[Object], str], logs: Path
+        self, settings: Settings, *, server: Callable[[], str], authority: str, issue_token: Callable[[Object], str]
     ) -> None:
         """`server` gives the URL once it is known; `authority` is the PEM to trust; `issue_token` makes the token of a
         run."""
+        self._settings = settings
         self._server = server
         self._authority = authority
         self._issue_token = issue_token
-        self._logs = logs
         self._lock = threading.Lock()
         self._started: dict[tuple[str, str], _Started] = {}
 
@@ -55,8 +55,9 @@ class LocalDrivers:
             "token": self._issue_token(run),
             "namespace": metadata["namespace"],
             "run": metadata["name"],
+            "settings": self._settings.to_json(),
         }
-        folder = self._logs / key[0] / key[1]
+        folder = self._settings.logs / key[0] / key[1]
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with (folder / "driver.log").open("ab") as log:

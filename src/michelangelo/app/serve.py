@@ -70,10 +70,10 @@ class Server:
             return run_tokens.issue(scope, lifetime_seconds=_RUN_TOKEN_SECONDS)
 
         self._drivers = LocalDrivers(
+            settings,
             server=lambda: self._http.url,
             authority=self._authority.decode(),
             issue_token=issue,
-            logs=self._platform.logs,
         )
         self._manager = Manager(
             self._platform.client, leader_lease=LEADER_LEASE, lease_duration_seconds=settings.lease_seconds

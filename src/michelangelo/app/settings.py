@@ -6,6 +6,7 @@ precedence: variable (`MA_…`), key of `config.toml`, default.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from michelangelo import errors
 
-__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "load"]
+__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load"]
 
 DEFAULT_PROJECT: Final = "local"
 """The project of `python flow.py`."""
@@ -87,6 +88,10 @@ class Settings:
     def audit(self) -> Path:
         return self.home / "audit.log"
 
+    def to_json(self) -> dict[str, Any]:
+        """For another process; `from_json` reads it."""
+        return {**dataclasses.asdict(self), "home": str(self.home)}
+
     def prepare_home(self) -> None:
         """Make the home folder, for its owner only. Raises SettingsError."""
         try:
@@ -115,6 +120,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         elif name in configured:
             values[name] = read(f"{file}: {name}", str(configured[name]))
     return Settings(home=home, no_color=bool(environ.get("NO_COLOR")), **values)
+
+
+def from_json(document: Mapping[str, Any]) -> Settings:
+    """What `Settings.to_json` wrote."""
+    return Settings(**{**document, "home": Path(document["home"])})
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
     namespace = run["metadata"]["namespace"]
     environ = ((run["spec"].get("input") or {}).get("environ")) or {}
     return Surroundings(
-        journal=TaskRunJournal(client, run, driver=lease.identity),
+        journal=TaskRunJournal(client, run, driver=lease.identity, is_owner=lambda: lease.is_held),
         executors=means.executors,
         blobs=means.blobs,
         driver=lease.identity,

@@ -40,11 +40,21 @@ def label_value(text: str) -> str:
 class TaskRunJournal:
     """`engine.journal.Journal` over the TaskRuns of the PipelineRun `run` (an object that exists)."""
 
-    def __init__(self, client: Client, run: Object, *, driver: str, patience_seconds: float = 30.0) -> None:
-        """`patience_seconds`: how long a write is tried again while no server answers."""
+    def __init__(
+        self,
+        client: Client,
+        run: Object,
+        *,
+        driver: str,
+        patience_seconds: float = 30.0,
+        is_owner: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`patience_seconds`: how long a write is tried again while no server answers, unless `is_owner`, whether this
+        driver may still write, says no before."""
         self._client = client
         self._driver = driver
         self._patience_seconds = patience_seconds
+        self._is_owner = is_owner
         self._run = str(run["metadata"]["name"])
         self._namespace = str(run["metadata"]["namespace"])
         self._owner = {
@@ -128,7 +138,12 @@ class TaskRunJournal:
         while True:
             try:
                 return call()
-            except errors.UnavailableError:
+            except errors.UnavailableError as error:
+                if not self._is_owner():
+                    raise errors.LeaseLostError(
+                        f"no server answered for as long as the lease of run {self._run} lasts; another driver may "
+                        "have taken over"
+                    ) from error
                 if time.monotonic() + delay > deadline:
                     raise
                 time.sleep(delay)
