@@ -176,7 +176,7 @@ class PipelineRunReconciler:
         wanted = statuses.draft(run)
         again = starts > 1 or _state(run) == "Running"
         reason = "DriverRestarted" if again else "DriverStarted"
-        message = f"driver {starts} of at most {self._max_starts} without progress" if again else ""
+        message = f"driver {starts} of at most {self._max_starts} without progress"
         conditions.set(wanted, DRIVEN, "True", reason=reason, message=message, clock=self._clock)
         condition = conditions.find(wanted, DRIVEN)
         if condition is not None:

@@ -76,7 +76,8 @@ class ProjectReconciler:
             conditions.set(wanted, "Ready", "False", reason="NamespaceTerminating", message=message, clock=self._clock)
             status["state"], status["errorMessage"] = "Error", message
         else:
-            conditions.set(wanted, "Ready", "True", reason="NamespaceActive", clock=self._clock)
+            message = f"namespace {name} is there"
+            conditions.set(wanted, "Ready", "True", reason="NamespaceActive", message=message, clock=self._clock)
             status["state"] = "Ready"
             status.pop("errorMessage", None)
         status.setdefault("phase", "Development")
