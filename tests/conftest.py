@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Nothing is timed in a test: a busy machine is no failure. A failing example is printed so that it can be run again.
+hypothesis.settings.register_profile(
+    "project", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("project")
 
 pytest_plugins = ["tests.kubernetes"]
 

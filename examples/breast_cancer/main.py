@@ -57,8 +57,9 @@ def _print(report: Report, folder: Path, home: Path) -> None:
         print(f"{one.name:<10} {one.roc_auc:>8.4f} {one.accuracy:>9.4f} {one.recall:>8.4f} {one.f1:>8.4f}{mark}")
     print(f"\nmodel    {folder / 'model.joblib'}  {report.model_digest}")
     print(f"report   {folder / 'report.html'}")
-    print(f"runs     MA_HOME={os.path.relpath(home)} mactl get pipeline_run")
-    print(f"steps    MA_HOME={os.path.relpath(home)} mactl get task_run -o wide")
+    mactl = f"MA_HOME={os.path.relpath(home)} {os.path.relpath(Path(sys.executable).with_name('mactl'))}"
+    print(f"runs     {mactl} get pipeline_run")
+    print(f"steps    {mactl} get task_run -o wide")
 
 
 if __name__ == "__main__":
