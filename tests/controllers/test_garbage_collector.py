@@ -12,6 +12,7 @@ from michelangelo.controllers.garbage_collector import GarbageCollector
 from michelangelo.runtime.manager import Manager
 from michelangelo.runtime.reconciler import Request
 
+DEADLINE_SECONDS = 20.0
 Create = Callable[..., Object]
 Gone = Callable[..., None]
 MANIFEST: Object = {"manifest": {"filePath": "flow.py"}}  # Not to be run: no other controller makes anything of it.
@@ -47,15 +48,17 @@ def test_background_deletion_takes_the_whole_tree(
 def test_foreground_deletion_goes_from_the_leaves(
     client: Client, manager: Manager, tree: Object, until_gone: Gone
 ) -> None:
-    watches = [client.watch(kind, namespace="demo") for kind in ("Pipeline", "CachedOutput")]
+    expected = {"Pipeline": 2, "CachedOutput": 1}
+    opened = {kind: client.watch(kind, namespace="demo") for kind in expected}
     client.delete("Pipeline", "owner", namespace="demo", propagation="Foreground")
     until_gone("Pipeline", "owner")
     gone: dict[str, int] = {}
-    for watch in watches:
-        while (event := watch.next(0)) is not None:
+    for kind, count in expected.items():
+        while count and (event := opened[kind].next(DEADLINE_SECONDS)) is not None:
             if event.type == "DELETED":
                 gone[event.object["metadata"]["name"]] = int(event.object["metadata"]["resourceVersion"])
-        watch.close()
+                count -= 1
+        opened[kind].close()
     assert sorted(gone, key=gone.__getitem__) == ["grandchild", "child", "owner"]
     assert names(client) == {"bystander"}
 
