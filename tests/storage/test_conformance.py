@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
+import pytest
 from hypothesis import stateful
 from hypothesis import strategies as st
 
@@ -20,11 +21,12 @@ KEYS = ["/a/x", "/a/y", "/a/y/z", "/b/x", "/b/ü", "/b/\U0001f600", "/ab", "a"]
 KEY = st.sampled_from(KEYS)
 PREFIX = st.sampled_from(["", "/", "/a", "/a/", "/a/y", "/b/", "/b/ü", "/b/\U0001f600", "none"])
 AFTER = st.sampled_from(["", "/a", "/a/x", "/a/y", "/b", "/b/x", "zzz", "\U0010ffff"])
-TERMS = st.frozensets(st.sampled_from(["color=red", "color=blue", 'odd="\n,', "size=1"]), max_size=3)
+TERMS = st.frozensets(st.sampled_from(["color=red", 'odd="\n,', "size=1"]), max_size=2)
 LIMIT = st.integers(0, 4)
 EXPECTED = st.sampled_from(["any", "absent", "current", "stale", "future"])
 VALUE = st.binary(max_size=40)
-PAST = st.floats(0, 1)
+BACK = st.integers(-1, 12)
+"""How many revisions ago; -1 is one that is still to come."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,14 @@ class Conformance(stateful.RuleBasedStateMachine):
         write = Write(data.draw(KEY), data.draw(VALUE), ANY, data.draw(TERMS))
         assert self.any_store(data).write(write).result() == self.model.write(write)
 
-    @stateful.rule(data=st.data(), count=st.integers(1, 5))
+    @stateful.rule(data=st.data(), terms=TERMS)
+    def delete_a_living_key(self, data: st.DataObject, terms: frozenset[str]) -> None:
+        living = sorted(self.model.state(len(self.model.history)))
+        if living:
+            write = Write(data.draw(st.sampled_from(living)), None, ANY, terms)
+            assert self.any_store(data).write(write).result() == self.model.write(write)
+
+    @stateful.rule(data=st.data(), count=st.integers(1, 8))
     def write_several_at_once(self, data: st.DataObject, count: int) -> None:
         """Queued together, each is judged on its own, in order."""
         writes = [self.a_write(data) for _ in range(count)]
@@ -135,11 +144,11 @@ class Conformance(stateful.RuleBasedStateMachine):
         page = self.any_store(data).list(prefix, after=after, limit=limit, terms=terms)
         assert page == self.model.page(prefix, after, limit, len(self.model.history), terms)
 
-    @stateful.rule(data=st.data(), prefix=PREFIX, after=AFTER, limit=LIMIT, terms=TERMS, past=PAST)
+    @stateful.rule(data=st.data(), prefix=PREFIX, after=AFTER, limit=LIMIT, terms=TERMS, back=BACK)
     def list_past(
-        self, data: st.DataObject, prefix: str, after: str, limit: int, terms: frozenset[str], past: float
+        self, data: st.DataObject, prefix: str, after: str, limit: int, terms: frozenset[str], back: int
     ) -> None:
-        at = round(past * (len(self.model.history) + 1))
+        at = max(0, len(self.model.history) - back)
         try:
             page = self.any_store(data).list(prefix, after=after, limit=limit, at=at, terms=terms)
         except errors.ExpiredError:
@@ -148,9 +157,20 @@ class Conformance(stateful.RuleBasedStateMachine):
             assert self.is_kept(at)
             assert page == self.model.page(prefix, after, limit, at, terms)
 
-    @stateful.rule(data=st.data(), prefix=PREFIX, limit=LIMIT, past=PAST)
-    def events(self, data: st.DataObject, prefix: str, limit: int, past: float) -> None:
-        after = round(past * (len(self.model.history) + 1))
+    @stateful.rule(data=st.data(), prefix=st.sampled_from(["", "/", "/b/"]), limit=st.integers(1, 3), terms=TERMS)
+    def page_through_every_past(self, data: st.DataObject, prefix: str, limit: int, terms: frozenset[str]) -> None:
+        store = self.any_store(data)
+        for at in range(self.model.floor, len(self.model.history) + 1)[-20:]:
+            after, remaining = "", 1
+            while remaining:
+                page = store.list(prefix, after=after, limit=limit, at=at, terms=terms)
+                assert page == self.model.page(prefix, after, limit, at, terms)
+                remaining = page.remaining
+                after = page.records[-1].key if page.records else ""
+
+    @stateful.rule(data=st.data(), prefix=PREFIX, limit=LIMIT, back=BACK)
+    def events(self, data: st.DataObject, prefix: str, limit: int, back: int) -> None:
+        after = max(0, len(self.model.history) - back)
         try:
             events = self.any_store(data).events(prefix, after=after, limit=limit)
         except errors.ExpiredError:
@@ -159,9 +179,9 @@ class Conformance(stateful.RuleBasedStateMachine):
             assert self.is_kept(after)
             assert list(events) == self.model.events(prefix, after, limit)
 
-    @stateful.rule(data=st.data(), past=PAST)
-    def compact(self, data: st.DataObject, past: float) -> None:
-        before = round(past * (len(self.model.history) + 2))
+    @stateful.rule(data=st.data(), back=st.integers(-1, 40))
+    def compact(self, data: st.DataObject, back: int) -> None:
+        before = max(0, len(self.model.history) - back)
         self.any_store(data).compact(before)
         self.model.floor = max(self.model.floor, min(before, len(self.model.history)))
 
@@ -199,8 +219,16 @@ class SqliteConformance(Conformance):
         self.folder.cleanup()
 
 
-SETTINGS = hypothesis.settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestMemoryConformance = Conformance.TestCase
-TestMemoryConformance.settings = SETTINGS
-TestSqliteConformance = SqliteConformance.TestCase
-TestSqliteConformance.settings = SETTINGS
+SETTINGS = hypothesis.settings(max_examples=100, stateful_step_count=30, deadline=None)
+LONG = hypothesis.settings(max_examples=2000, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("machine", [Conformance, SqliteConformance])
+def test_store_does_what_the_model_does(machine: type[Conformance]) -> None:
+    stateful.run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [Conformance, SqliteConformance])
+def test_store_does_what_the_model_does_for_long(machine: type[Conformance]) -> None:
+    stateful.run_state_machine_as_test(machine, settings=LONG)
