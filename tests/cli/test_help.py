@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -84,6 +88,13 @@ def test_completion_prints_the_script_of_the_shell(mactl: Mactl, shell: str) -> 
     result = mactl("completion", shell)
     assert result.code == 0
     assert "_MACTL_COMPLETE" in result.out
+
+
+def test_completion_knows_verbs_and_kinds() -> None:
+    words = {"_MACTL_COMPLETE": "bash_complete", "COMP_WORDS": "mactl pipeline", "COMP_CWORD": "1"}
+    command = [str(Path(sys.executable).with_name("mactl"))]
+    result = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["plain,pipeline", "plain,pipeline_run"]
 
 
 def test_explain_and_template_need_no_server(mactl: Mactl) -> None:
