@@ -19,7 +19,7 @@ from michelangelo.blobs.memory import MemoryBlobStore
 from michelangelo.engine.driver import Driver
 from michelangelo.engine.journal import Entry
 from michelangelo.engine.memory import MemoryJournal, MemoryLog
-from michelangelo.engine.scheduler import Surroundings
+from michelangelo.engine.surroundings import Surroundings
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 from michelangelo.uniflow.workflow import Workflow
 from michelangelo.worker.call import Caller
@@ -108,13 +108,14 @@ class Bench:
         self.drivers += 1
         name = f"driver-{self.drivers}"
         around = Surroundings(
+            run="run-1",
             journal=MemoryJournal(self.log, driver=name),
             executors={"process": self.executor},
             blobs=self.blobs,
             driver=name,
             **self.options,
         )
-        return Driver("run-1", around, accept_code=accept_code)
+        return Driver(around, accept_code=accept_code)
 
     def drive(self, workflow: Workflow[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self.driver().execute(workflow, args, kwargs)

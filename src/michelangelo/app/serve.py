@@ -24,7 +24,7 @@ from michelangelo.runtime.manager import Manager
 
 __all__ = ["Server", "Started", "serve"]
 
-LEADER_LEASE: Final = "michelangelo-controllers"
+_LEADER_LEASE: Final = "michelangelo-controllers"
 _RUN_TOKEN_SECONDS: Final = 30 * 86400.0
 
 
@@ -76,7 +76,7 @@ class Server:
             issue_token=issue,
         )
         self._manager = Manager(
-            self._platform.client, leader_lease=LEADER_LEASE, lease_duration_seconds=settings.lease_seconds
+            self._platform.client, leader_lease=_LEADER_LEASE, lease_duration_seconds=settings.lease_seconds
         )
         assembly.add_all(self._manager, self._drivers)
 

@@ -21,7 +21,7 @@ __all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load"]
 DEFAULT_PROJECT: Final = "local"
 """The project of `python flow.py`."""
 DEFAULT_PORT: Final = 15566
-Durability = Literal["process", "power"]
+_Durability = Literal["process", "power"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Settings:
     """MA_HOME: where everything is kept. Default: ~/.ma"""
     project: str = DEFAULT_PROJECT
     """MA_PROJECT: the project (namespace) of runs that name none."""
-    durability: Durability | None = None
+    durability: _Durability | None = None
     """MA_DURABILITY: what an acknowledged write survives: the death of any `process`, or loss of `power`. Default:
     `process` for `python flow.py`, `power` for a server."""
     host: str = "127.0.0.1"
@@ -150,10 +150,10 @@ def _project(place: str, text: str) -> str:
     return text
 
 
-def _durability(place: str, text: str) -> Durability:
+def _durability(place: str, text: str) -> _Durability:
     if text not in ("process", "power"):
         raise errors.SettingsError(f"{place}={text!r}: must be 'process' or 'power'")
-    return cast(Durability, text)
+    return cast(_Durability, text)
 
 
 def _number(lowest: int, highest: int) -> Callable[[str, str], int]:

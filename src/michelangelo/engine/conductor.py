@@ -21,8 +21,9 @@ from michelangelo.client.client import Client, Object
 from michelangelo.engine import signals, status
 from michelangelo.engine.cache import Cache
 from michelangelo.engine.driver import Driver
-from michelangelo.engine.scheduler import Observer, Stop, Surroundings
+from michelangelo.engine.scheduler import Stop
 from michelangelo.engine.status import RunStatus
+from michelangelo.engine.surroundings import Observer, Surroundings
 from michelangelo.engine.taskruns import TaskRunJournal
 from michelangelo.engine.watcher import Watcher
 from michelangelo.executors.base import Executor, Orphans
@@ -82,7 +83,7 @@ def conduct(
     # Who learns that the run is lost, or killed, tells the driver, which is made a few lines below.
     drivers: list[Driver] = []
     summary = RunStatus(client, run, driver=lease.identity, on_lost=lambda error: drivers[0].abandon(error))
-    driver = Driver(_name(run), _surroundings(client, run, means, lease, summary), accept_code=means.accept_code)
+    driver = Driver(_surroundings(client, run, means, lease, summary), accept_code=means.accept_code)
     drivers.append(driver)
     keeper = leases.Keeper(lease, driver.abandon)
     kills = _watch_for_kill(client, run, driver)
@@ -158,6 +159,7 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
     namespace = run["metadata"]["namespace"]
     environ = ((run["spec"].get("input") or {}).get("environ")) or {}
     return Surroundings(
+        run=_name(run),
         journal=TaskRunJournal(client, run, driver=lease.identity, is_owner=lambda: lease.is_held),
         executors=means.executors,
         blobs=means.blobs,

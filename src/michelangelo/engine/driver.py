@@ -14,20 +14,20 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import CodeType
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, callsites, failures, replay
+from michelangelo.engine import arguments, failures, replay
 from michelangelo.engine.cache import CacheKey
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
 from michelangelo.engine.loop import Loop
 from michelangelo.engine.replay import History
-from michelangelo.engine.scheduler import Scheduler, Stop, Surroundings
+from michelangelo.engine.scheduler import Scheduler, Stop
+from michelangelo.engine.scopes import Scopes
 from michelangelo.engine.steps import Policy, Step
+from michelangelo.engine.surroundings import Surroundings
 from michelangelo.executors.base import CallTarget, Resources
 from michelangelo.uniflow import code_digest, codecs, runner, source
 from michelangelo.uniflow.future import Future
@@ -51,25 +51,16 @@ class Suspended(BaseException):
     """Raised in the thread of the workflow by its host, to stop here and go on in another process."""
 
 
-@dataclass(slots=True)
-class _Scope:
-    """A workflow function in progress: the run's own, or a nested one."""
-
-    path: str
-    code: CodeType
-    counts: dict[str, int]
-
-
 class Driver:
     """Drives one run once; implements `uniflow.runner.RunContext`. Use: `execute`, in the thread of the workflow."""
 
-    def __init__(self, run: str, around: Surroundings, *, accept_code: bool = False) -> None:
+    def __init__(self, around: Surroundings, *, accept_code: bool = False) -> None:
         """`accept_code`: recorded results hold although the code of their tasks has changed."""
-        self._run = run
+        self._run = around.run
         self._around = around
         self._accept_code = accept_code
         self._thread = 0
-        self._scopes: list[_Scope] = []
+        self._scopes = Scopes()
         self._steps: dict[str, Step] = {}
         self._digests: dict[int, tuple[Any, str, CallTarget]] = {}
         self._history = History(())
@@ -78,8 +69,8 @@ class Driver:
         self._changed = threading.Condition()
         self._crash: errors.MichelangeloError | None = None
         self._is_over = False
-        self._loop = Loop(f"engine {run}", self._loop_ended)
-        self._scheduler = Scheduler(run, around, self._loop, self._notify)
+        self._loop = Loop(f"engine {around.run}", self._loop_ended)
+        self._scheduler = Scheduler(around, self._loop, self._notify)
 
     # --- the life of the run ---
 
@@ -159,7 +150,7 @@ class Driver:
             fingerprint=f"{digest[7:23]}:{codecs.digest(encoded)[7:39]}",
             location=errors.CodeLocation(site.file, site.line, site.function),
             target=target,
-            policy=self._policy(task),
+            policy=_policy(task, self._around.default_executor),
             arguments=encoded,
             dependencies={future.step: self._steps[future.step] for future in futures},
         )
@@ -278,17 +269,6 @@ class Driver:
         else:
             future.fail(failures.exception(final.error, task=step.task, step=step.id))
 
-    def _policy(self, task: Task[..., Any]) -> Policy:
-        options = task.options
-        resources = options.resources
-        return Policy(
-            executor=options.executor or self._around.default_executor,
-            resources=Resources(resources.cpu, resources.memory_bytes, resources.gpu),
-            retries=options.retries,
-            timeout_seconds=options.timeout_seconds or 0.0,
-            idempotent=options.idempotent,
-        )
-
     def _code_of(self, task: Task[..., Any]) -> tuple[str, CallTarget]:
         """Digest and place of a task's code, computed once per function: the same at every replay."""
         known = self._digests.get(id(task.fn))
@@ -301,19 +281,13 @@ class Driver:
     # --- scopes and places ---
 
     def _call(self, workflow: Workflow[..., Any], path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        self._scopes.append(_Scope(path, workflow.fn.__code__, {}))
-        try:
+        with self._scopes.entered(path, workflow.fn.__code__):
             return workflow.fn(*args, **kwargs)
-        finally:
-            self._scopes.pop()
 
     def _locate(self) -> tuple[str, CallSite]:
         """The identity of the step that is being begun, and where that is."""
         self._check_thread()
-        scope = self._scopes[-1]
-        site = callsites.find(scope.code)
-        number = scope.counts[site.path] = scope.counts.get(site.path, 0) + 1
-        return f"{scope.path}{site.path}#{number}", site
+        return self._scopes.locate()
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
@@ -339,7 +313,7 @@ class Driver:
         What the workflow once went past is recorded. So where it has to wait, it must have come to everything recorded.
         """
         if not self._history.is_complete and not reached():
-            self._check_complete(replay.place(callsites.find(self._scopes[-1].code).location()))
+            self._check_complete(replay.place(self._scopes.site().location()))
         with self._changed:
             self._changed.wait_for(
                 lambda: reached() or self._scheduler.stopped is not None or self._crash is not None, timeout_seconds
@@ -368,3 +342,15 @@ class Driver:
         finally:
             self._scheduler.close()
             self._loop.close()
+
+
+def _policy(task: Task[..., Any], default_executor: str) -> Policy:
+    options = task.options
+    resources = options.resources
+    return Policy(
+        executor=options.executor or default_executor,
+        resources=Resources(resources.cpu, resources.memory_bytes, resources.gpu),
+        retries=options.retries,
+        timeout_seconds=options.timeout_seconds or 0.0,
+        idempotent=options.idempotent,
+    )

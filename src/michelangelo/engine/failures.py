@@ -8,6 +8,7 @@ task as it does around a function. The same record gives the same exception, liv
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -36,8 +37,10 @@ _combined: dict[type[BaseException], type[errors.UserCodeError]] = {}
 
 
 def record(error_class: str, message: str) -> dict[str, Any]:
-    """The JSON form of a failure that is not the user's code's."""
-    return {"class": error_class, "type": error_class, "types": [error_class], "message": message}
+    """The JSON form of a failure that is not the user's code's; `error_class` is one of ours, or a builtin."""
+    kind = getattr(errors, error_class, None) or getattr(builtins, error_class)
+    types = [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__ if base is not object]
+    return {"class": error_class, "type": types[0], "types": types, "message": message}
 
 
 def named(outcome: AttemptState, error: Mapping[str, Any] | None, timeout_seconds: float) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def exception(error: Mapping[str, Any] | None, *, task: str, step: str) -> Excep
             str(error.get("function") or ""),
             str(error.get("source") or ""),
         )
-    return _user_class(types)(
+    plain = errors.UserCodeError(
         message,
         task=task,
         step=step,
@@ -88,6 +91,7 @@ def exception(error: Mapping[str, Any] | None, *, task: str, step: str) -> Excep
         traceback=str(error.get("traceback") or ""),
         cause_types=types,
     )
+    return _instance(_user_class(types), plain)
 
 
 def _user_class(types: tuple[str, ...]) -> type[errors.UserCodeError]:
@@ -131,11 +135,21 @@ def _combine(cause: type[Exception]) -> type[errors.UserCodeError]:
     }
     try:
         combined = type(cause.__name__, (errors.UserCodeError, cause), namespace)
-        combined("probe", task="", step="")
+        _instance(combined, errors.UserCodeError("probe"))
     except TypeError:
-        # A class with a layout or a constructor of its own that leaves no room: it is a UserCodeError only.
+        # A class with a layout of its own, or that is made of more than a message: it is a UserCodeError only.
         return errors.UserCodeError
     return combined
+
+
+def _instance(kind: type[errors.UserCodeError], plain: errors.UserCodeError) -> errors.UserCodeError:
+    """`plain` as a `kind`, past the constructor of the user's class: what that was given is not known here."""
+    if kind is errors.UserCodeError:
+        return plain
+    made = kind.__bases__[-1].__new__(kind)
+    BaseException.__init__(made, *plain.args)
+    made.__dict__.update(plain.__dict__)
+    return made
 
 
 def _message(error: BaseException) -> str:

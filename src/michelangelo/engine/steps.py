@@ -21,7 +21,7 @@ from michelangelo.uniflow.retry import Retry
 
 __all__ = ["Policy", "Step", "Verdict", "judge"]
 
-DEFAULT_LOSSES = 3
+_LOSSES = 3
 _ANY_RESOURCES = Resources()
 
 
@@ -34,7 +34,7 @@ class Policy:
     retries: Retry = retry.NEVER
     timeout_seconds: float = 0.0
     idempotent: bool = True
-    losses: int = DEFAULT_LOSSES
+    losses: int = _LOSSES
     """How many times the worker or the driver may be lost before the step fails."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
