@@ -29,8 +29,8 @@ def _through_a_helper(find: Callable[[], str]) -> list[str]:
 
 
 def _through_a_lambda(find: Callable[[], str]) -> list[str]:
-    call = lambda: find()  # noqa: E731 - the subject
-    return [found for found in (call(), call())]
+    calls: list[Callable[[], str]] = [lambda: find(), lambda: find()]
+    return [call() for call in calls]
 
 
 def _sites(function: Callable[[Callable[[], str]], list[str]]) -> list[str]:

@@ -130,6 +130,7 @@ def _combine(cause: type[Exception]) -> type[errors.UserCodeError]:
     namespace = {
         "__module__": cause.__module__,
         "__qualname__": cause.__qualname__,
+        "__init__": BaseException.__init__,
         "__str__": _message,
         "__doc__": cause.__doc__,
     }
@@ -146,8 +147,7 @@ def _instance(kind: type[errors.UserCodeError], plain: errors.UserCodeError) -> 
     """`plain` as a `kind`, past the constructor of the user's class: what that was given is not known here."""
     if kind is errors.UserCodeError:
         return plain
-    made = kind.__bases__[-1].__new__(kind)
-    BaseException.__init__(made, *plain.args)
+    made = kind(*plain.args)
     made.__dict__.update(plain.__dict__)
     return made
 
