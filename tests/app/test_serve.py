@@ -81,7 +81,9 @@ def serving(desk: Desk) -> Serving:
     return serve
 
 
-def dev_run(desk: Desk, client: Client, file: Path, name: str, **kwargs: Any) -> Object:
+def dev_run(
+    desk: Desk, client: Client, file: Path, name: str, *, resume: dict[str, Any] | None = None, **kwargs: Any
+) -> Object:
     with Platform.open(desk.settings) as platform:
         tree = source_tree.find_source(str(file))
         digest = source_tree.pack_source(tree, platform.blobs).digest
@@ -97,7 +99,11 @@ def dev_run(desk: Desk, client: Client, file: Path, name: str, **kwargs: Any) ->
             "apiVersion": "michelangelo.api/v2",
             "kind": "PipelineRun",
             "metadata": {"name": name, "namespace": "local"},
-            "spec": {"pipelineSpec": {"manifest": manifest}, "input": {"kwArgs": kwargs}},
+            "spec": {
+                "pipelineSpec": {"manifest": manifest},
+                "input": {"kwArgs": kwargs},
+                **({"resume": resume} if resume else {}),
+            },
         }
     )
 
@@ -135,6 +141,22 @@ def test_server_says_why_a_source_does_not_load(desk: Desk, serving: Serving) ->
     assert status["state"] == "Failed"
     assert "no_such_module" in status["errorMessage"]
     assert "line 2" in status["errorMessage"]
+
+
+def test_server_continues_an_earlier_run_as_a_new_one(desk: Desk, flow: Path, serving: Serving) -> None:
+    with serving() as client:
+        dev_run(desk, client, flow, "run-1", count=3)
+        ended(client, "run-1")
+        dev_run(desk, client, flow, "run-2", count=4, resume={"pipelineRun": {"name": "run-1"}})
+        status = ended(client, "run-2")
+        assert (status["state"], status["result"]) == ("Succeeded", 4), status
+        assert status["stepCounts"] == {"total": 4, "cached": 3, "succeeded": 1}
+        dev_run(desk, client, flow, "run-3", resume={"pipelineRun": {"name": "run-1"}, "resumeFrom": ["add"]})
+        assert ended(client, "run-3")["stepCounts"] == {"total": 3, "succeeded": 3}
+        dev_run(desk, client, flow, "run-4", resume={"pipelineRun": {"name": "run-0"}})
+        status = ended(client, "run-4")
+    assert status["state"] == "Failed"
+    assert "nothing to take over from run run-0" in status["errorMessage"]
 
 
 def test_server_kills_a_run(desk: Desk, flow: Path, serving: Serving, tmp_path: Path) -> None:

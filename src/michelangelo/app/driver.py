@@ -7,6 +7,7 @@ from which another driver goes on. Exit status: 0 when the run succeeded.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,8 +26,9 @@ from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.client.client import Client, Object
 from michelangelo.client.http import HttpClient
 from michelangelo.client.kubeconfig import Endpoint
-from michelangelo.engine import conductor
+from michelangelo.engine import conductor, taskruns
 from michelangelo.engine.driver import Suspended
+from michelangelo.engine.earlier import EarlierRun
 from michelangelo.uniflow import codecs, parameters, references, source, source_tree
 from michelangelo.uniflow.workflow import Workflow
 
@@ -36,9 +38,12 @@ __all__ = ["drive", "main"]
 def main() -> int:
     job = json.load(sys.stdin)
     signal.signal(signal.SIGTERM, _suspend)
-    client = HttpClient(Endpoint(server=job["server"], token=job["token"], ca=job["authority"]))
+    server = Endpoint(server=job["server"], token=job["token"], ca=job["authority"])
+    client = HttpClient(server)
+    # A run's token is for that run only; of the run that is to be continued its journal is read.
+    earlier = HttpClient(dataclasses.replace(server, token=job.get("earlier_token", job["token"])))
     try:
-        drive(settings.from_json(job["settings"]), client, job["namespace"], job["run"])
+        drive(settings.from_json(job["settings"]), client, job["namespace"], job["run"], earlier=earlier)
     except Suspended:
         return 0
     except errors.MichelangeloError as error:
@@ -49,11 +54,13 @@ def main() -> int:
         return 1
     finally:
         client.close()
+        earlier.close()
     return 0
 
 
-def drive(chosen: settings.Settings, client: Client, namespace: str, name: str) -> Any:
-    """Drive the run to its end; the workflow's result. Raises what `conductor.conduct` raises."""
+def drive(chosen: settings.Settings, client: Client, namespace: str, name: str, *, earlier: Client) -> Any:
+    """Drive the run to its end; the workflow's result. `earlier` reads the journal of a run that this one continues.
+    Raises what `conductor.conduct` raises."""
     blobs_url = chosen.blobs.as_uri()
     host = hosting.TaskHost(chosen, name, blobs_url)
     try:
@@ -73,12 +80,32 @@ def drive(chosen: settings.Settings, client: Client, namespace: str, name: str) 
         try:
             workflow = _load(run, blobs, chosen.home / "sources")
             args, kwargs = _arguments(run, workflow, blobs)
+            means = dataclasses.replace(means, earlier=_earlier(run, earlier))
         except (errors.WorkflowError, errors.StorageError) as error:
             conductor.fail(client, run, error, means)
             raise
         return conductor.conduct(client, run, workflow, args, kwargs, means)
     finally:
         host.close()
+
+
+def _earlier(run: Object, client: Client) -> EarlierRun | None:
+    """What `spec.resume` asks for. Raises WorkflowError."""
+    resume = run["spec"].get("resume") or {}
+    name = (resume.get("pipelineRun") or {}).get("name")
+    if not name:
+        return None
+    if resume.get("resumeUpTo"):
+        raise errors.WorkflowError("spec.resume.resumeUpTo is not supported: a run goes on to its end; leave it out")
+    entries = taskruns.read(client, run["metadata"]["namespace"], name)
+    if not entries:
+        raise errors.WorkflowError(f"there is nothing to take over from run {name}: it has recorded no step here")
+    return EarlierRun(
+        name,
+        entries,
+        resume_from=resume.get("resumeFrom") or (),
+        accept_code=bool(resume.get("forceResume")),
+    )
 
 
 def _load(run: Object, blobs: BlobStore, sources: Path) -> Workflow[..., Any]:

@@ -57,6 +57,9 @@ class LocalDrivers:
             "run": metadata["name"],
             "settings": self._settings.to_json(),
         }
+        earlier = ((run["spec"].get("resume") or {}).get("pipelineRun") or {}).get("name")
+        if earlier:
+            job["earlier_token"] = self._issue_token({"metadata": {**metadata, "name": earlier}})
         folder = self._settings.logs / key[0] / key[1]
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -21,6 +21,7 @@ from michelangelo.client.client import Client, Object
 from michelangelo.engine import signals, status
 from michelangelo.engine.cache import Cache
 from michelangelo.engine.driver import Driver
+from michelangelo.engine.earlier import EarlierRun
 from michelangelo.engine.scheduler import Stop
 from michelangelo.engine.status import RunStatus
 from michelangelo.engine.surroundings import Observer, Surroundings
@@ -54,6 +55,8 @@ class Means:
     """Whether an earlier driver may have left something running."""
     accept_code: bool = False
     """Recorded results hold although the code of their tasks has changed."""
+    earlier: EarlierRun | None = None
+    """The run whose results this one takes over."""
     lease_wait_seconds: float = 0.0
     """How long to wait for an earlier driver's lease to end."""
     lease_seconds: int = leases.DURATION_SECONDS
@@ -167,6 +170,7 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         lease=lease,
         cache=Cache(client, namespace, lambda tree: all(map(means.blobs.has, codecs.blobs_in(tree)))),
         signals=signals.watch_signals(client, namespace, _name(run)),
+        earlier=means.earlier,
         log_folder=means.log_folder,
         observers=(summary, *means.observers),
         project=namespace,

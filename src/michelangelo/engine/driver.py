@@ -154,6 +154,8 @@ class Driver:
             arguments=encoded,
             dependencies={future.step: self._steps[future.step] for future in futures},
         )
+        earlier = self._around.earlier
+        step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
         options = task.options
         if options.cache_enabled:
             version, ttl = options.cache_version or "", options.cache_ttl_seconds or 0.0

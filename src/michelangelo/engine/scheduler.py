@@ -120,7 +120,7 @@ class Scheduler:
         if step.dependencies:
             step.arguments = arguments.resolve(step.arguments, lambda one: _output(step, one), self._around.blobs)
         if not step.attempts:
-            if not self._from_cache(step):
+            if not self._take_over(step) and not self._from_cache(step):
                 self._enqueue(step)
             return
         last = step.attempts[-1]
@@ -136,6 +136,14 @@ class Scheduler:
             self._enqueue_later(step, delay - waited.total_seconds())
         else:
             self._enqueue(step)
+
+    def _take_over(self, step: Step) -> bool:
+        earlier = self._around.earlier
+        if step.taken_over is None or earlier is None:
+            return False
+        source = {"pipelineRun": earlier.run, "step": step.id}
+        self._recorder.whole(step, EntryState.CACHED, output=step.taken_over.output, details={"source": source})
+        return True
 
     def _from_cache(self, step: Step) -> bool:
         cache = self._around.cache

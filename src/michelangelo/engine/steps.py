@@ -57,6 +57,8 @@ class Step:
     cache_request: Callable[[Any], CacheKey] | None = None
     """The key of the cache for the arguments, where the task asks for the cache."""
     cache: CacheKey | None = None
+    taken_over: Entry | None = None
+    """The success of an earlier run that this step takes over."""
     cache_miss: str = ""
     """Why nothing was found."""
     attempts: list[Entry] = field(default_factory=list)

@@ -11,6 +11,7 @@ from typing import Protocol
 from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.engine.cache import Cache
+from michelangelo.engine.earlier import EarlierRun
 from michelangelo.engine.journal import Entry, Journal
 from michelangelo.engine.signals import SignalSource
 from michelangelo.executors.base import Executor
@@ -50,6 +51,7 @@ class Surroundings:
     lease: Lease | None = None
     cache: Cache | None = None
     signals: SignalSource | None = None
+    earlier: EarlierRun | None = None
     log_folder: str = ""
     """Where the logs of the run's attempts go; entries name them by `<project>/<run>/<attempt>.log`. Empty: nowhere."""
     observers: Sequence[Observer] = ()

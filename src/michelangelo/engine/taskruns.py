@@ -18,7 +18,7 @@ from michelangelo.client.client import Client, Object
 from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.meta import labels
 
-__all__ = ["DECISION", "TaskRunJournal", "label_value", "task_run_name"]
+__all__ = ["DECISION", "TaskRunJournal", "label_value", "read", "task_run_name"]
 
 DECISION = "michelangelo/decision"
 """Annotation on a TaskRun whose outcome is unknown: `retry`, `done` or `fail`, set by a person before resuming."""
@@ -35,6 +35,12 @@ def label_value(text: str) -> str:
     """`text` as a label value: other characters become `_`, at most 63."""
     plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in text)[:63]
     return plain.strip("-_.")
+
+
+def read(client: Client, namespace: str, run: str) -> list[Entry]:
+    """The journal of a run that another driver may be writing, as it is now. Nothing is taken over."""
+    listed = client.list("TaskRun", namespace=namespace, label_selector=f"{labels.PIPELINE_RUN}={run}")
+    return [_entry(obj) for obj in listed.items]
 
 
 class TaskRunJournal:
