@@ -13,8 +13,9 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers fit the smallest supported machine. Tests that share something dear to make are one xdist_group.
-PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup
+# Two workers fit the smallest supported machine. By file, as the tests of a file may share what is dear to make; in the
+# order of their folders, which does not leave the long ones to the end.
+PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup lock run serve test test-slow lint fmt bench docs clean
 

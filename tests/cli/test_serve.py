@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 DEADLINE_SECONDS = 60
-pytestmark = pytest.mark.xdist_group("serve")
 
 FLOW = """
 from michelangelo import uniflow

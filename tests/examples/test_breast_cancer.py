@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 DEADLINE_SECONDS = 240
-pytestmark = pytest.mark.xdist_group("breast_cancer")
 
 
 @dataclass(frozen=True)
