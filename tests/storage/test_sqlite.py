@@ -69,6 +69,22 @@ def test_file_that_is_no_database_is_left_alone(database: Path, content: bytes) 
     assert database.read_bytes() == content
 
 
+def test_damaged_file_with_a_log_beside_it_is_left_alone(database: Path, open_store: Callable[[], SqliteStore]) -> None:
+    """What a killed process left in the -wal file must not be written over what somebody may want to repair."""
+    open_store().close()
+    store = open_store()
+    store.write(Write("/a", b"1")).result()
+    logged = Path(f"{database}-wal").read_bytes()
+    store.close()
+    database.write_bytes(b"damage " * 3000)
+    Path(f"{database}-wal").write_bytes(logged)
+
+    with pytest.raises(errors.CorruptDatabaseError):
+        SqliteStore(database)
+    assert database.read_bytes() == b"damage " * 3000
+    assert Path(f"{database}-wal").read_bytes() == logged
+
+
 def test_database_of_another_program_is_left_alone(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE migration (theirs)")
@@ -159,6 +175,17 @@ def test_stores_opened_at_once_by_threads_and_processes_make_one_schema(database
         applied = [number for (number,) in connection.execute("SELECT number FROM migration")]
     connection.close()
     assert applied == [step.number for step in migrations.MIGRATIONS]
+
+
+def test_opening_waits_for_a_process_that_is_just_making_the_file(database: Path) -> None:
+    other = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    release.start()
+
+    SqliteStore(database).close()
+    release.join()
+    other.close()
 
 
 def test_migration_that_fails_leaves_the_schema_before_it(database: Path, sqlite_store: SqliteStore) -> None:

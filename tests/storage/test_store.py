@@ -112,6 +112,29 @@ def test_subscriber_is_told_of_every_newest_revision(store: Store) -> None:
     stop()
 
 
+def test_subscriber_of_a_prefix_is_left_alone_by_other_keys(store: Store) -> None:
+    concerned: queue.SimpleQueue[int] = queue.SimpleQueue()
+    everything: queue.SimpleQueue[int] = queue.SimpleQueue()
+    store.subscribe(concerned.put, prefix="/a/")
+    store.subscribe(everything.put)
+    for revision, key in enumerate(("/b/1", "/a/1", "/b/2"), 1):
+        store.write(Write(key, b"1")).result()
+        while everything.get(timeout=DEADLINE_SECONDS) < revision:
+            pass
+
+    assert concerned.get(timeout=DEADLINE_SECONDS) == 2
+    assert concerned.empty()
+
+
+def test_subscriber_of_a_quiet_prefix_is_told_now_and_then(store: Store) -> None:
+    """So that its reader does not fall behind the compaction of the log."""
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    store.subscribe(told.put, prefix="/quiet/")
+    for number in range(1100):
+        store.write(Write(f"/busy/{number}", b"1")).result()
+    assert told.get(timeout=DEADLINE_SECONDS) >= 1000
+
+
 def test_subscriber_that_stopped_is_told_nothing(store: Store) -> None:
     stopped: queue.SimpleQueue[int] = queue.SimpleQueue()
     told: queue.SimpleQueue[int] = queue.SimpleQueue()

@@ -114,7 +114,7 @@ class InProcessClient:
         cursor = self._server.watch(registry.get(kind), namespace, options)
         # What is present is so at the time of this call, and not when the first event is asked for.
         present = [] if resource_version else cursor.poll()
-        watch = _InProcessWatch(cursor, present, self._server.subscribe, self._watches.discard)
+        watch = _InProcessWatch(self._server, cursor, present, self._watches.discard)
         self._watches.add(watch)
         return watch
 
@@ -131,9 +131,9 @@ class _InProcessWatch:
 
     def __init__(
         self,
+        server: ApiServer,
         cursor: WatchCursor,
         present: list[WatchEvent],
-        subscribe: Callable[[Callable[[int], None]], Callable[[], None]],
         forget: Callable[[_InProcessWatch], None],
     ) -> None:
         self._cursor = cursor
@@ -142,7 +142,7 @@ class _InProcessWatch:
         self._news = True
         self._closed = False
         self._events: deque[WatchEvent] = deque(present)
-        self._unsubscribe = subscribe(self._wake)
+        self._unsubscribe = server.subscribe(self._wake, prefix=cursor.prefix)
 
     def next(self, timeout_seconds: float | None = None) -> WatchEvent | None:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds

@@ -93,9 +93,9 @@ class ApiServer:
             revision = self._store.revision()
         return WatchCursor(self._store, selection, after=None if initial else revision)
 
-    def subscribe(self, wake: Callable[[int], None]) -> Callable[[], None]:
-        """Call `wake(revision)` soon after each commit, from a thread of the store; returns how to stop."""
-        return self._store.subscribe(wake)
+    def subscribe(self, wake: Callable[[int], None], *, prefix: str = "") -> Callable[[], None]:
+        """Call `wake(revision)` soon after each commit under a cursor's `prefix`; returns how to stop."""
+        return self._store.subscribe(wake, prefix=prefix)
 
     def revision(self) -> int:
         return self._store.revision()

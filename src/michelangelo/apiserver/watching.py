@@ -38,6 +38,11 @@ class WatchCursor:
         self._after = after or 0
 
     @property
+    def prefix(self) -> str:
+        """Of the keys that it looks at, for `ApiServer.subscribe`."""
+        return self._selection.prefix
+
+    @property
     def resource_version(self) -> str:
         """Everything up to it has been polled; of meaning once `in_initial` is false."""
         return str(self._after)

@@ -50,6 +50,7 @@ class Database:
         Raises StorageError and its subclasses; then nothing was changed, and no connection is left open.
         """
         _create(self.path)
+        self._check()
         connection = self.writer()
         try:
             if migrations.pending(connection, self.path):
@@ -62,6 +63,17 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _check(self) -> None:
+        """Refuse a file that is not ours before anything could write to it: the last connection that is closed puts
+        what an interrupted program left beside a file into it, but not one that can only read."""
+        connection = self._connect("ro")
+        try:
+            migrations.pending(connection, self.path)
+        except sqlite3.Error as e:
+            raise self.failure(e) from e
+        finally:
+            connection.close()
 
     def writer(self) -> sqlite3.Connection:
         connection = self._connect()
@@ -115,10 +127,10 @@ class Database:
         }.get(code, "nothing was changed")
         return errors.StorageError(f"{self.path}: {error}; {advice}")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, mode: Literal["ro", "rw"] = "rw") -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
-                f"file:{_quoted(self.path)}?mode=rw",
+                f"file:{_quoted(self.path)}?mode={mode}",
                 uri=True,
                 timeout=self._busy_timeout,
                 isolation_level=None,

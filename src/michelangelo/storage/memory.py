@@ -42,7 +42,7 @@ class MemoryStore:
         self._floor = 0
         self._process = os.getpid()
         self._closed = False
-        self._subscriptions = subscriptions.Subscriptions(self._newest, shared=False)
+        self._subscriptions = subscriptions.Subscriptions(self._newest, self._written, shared=False)
 
     def get(self, key: str) -> Record | None:
         self._check_usable()
@@ -98,9 +98,9 @@ class MemoryStore:
         self._check_usable()
         return self._newest()
 
-    def subscribe(self, wake: Callable[[int], None]) -> Callable[[], None]:
+    def subscribe(self, wake: Callable[[int], None], *, prefix: str = "") -> Callable[[], None]:
         self._check_usable()
-        return self._subscriptions.add(wake)
+        return self._subscriptions.add(wake, prefix)
 
     def compact(self, before: int) -> None:
         self._check_usable()
@@ -124,6 +124,10 @@ class MemoryStore:
 
     def _newest(self) -> int:
         return self._revisions[-1] if self._revisions else 0
+
+    def _written(self, after: int) -> set[str] | None:
+        with self._lock:
+            return None if after < self._floor else {row.record.key for row in self._rows_after(after)}
 
     def _check_usable(self) -> None:
         if self._closed:

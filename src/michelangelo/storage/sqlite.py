@@ -49,7 +49,7 @@ class SqliteStore:
         self._database = connections.Database(
             self.path, synchronous=synchronous, busy_timeout_seconds=busy_timeout_seconds
         )
-        self._subscriptions = subscriptions.Subscriptions(self._newest, shared=True)
+        self._subscriptions = subscriptions.Subscriptions(self._newest, self._written, shared=True)
         self._commits = commits.GroupCommit(self._database, self._database.open(), self._subscriptions.committed)
         _open_stores.add(self)
 
@@ -101,9 +101,9 @@ class SqliteStore:
         self._check_usable()
         return self._newest()
 
-    def subscribe(self, wake: Callable[[int], None]) -> Callable[[], None]:
+    def subscribe(self, wake: Callable[[int], None], *, prefix: str = "") -> Callable[[], None]:
         self._check_usable()
-        return self._subscriptions.add(wake)
+        return self._subscriptions.add(wake, prefix)
 
     def compact(self, before: int) -> None:
         """As the protocol says, in many small transactions; what a killed process left over, the next call forgets."""
@@ -134,6 +134,14 @@ class SqliteStore:
     def _newest(self) -> int:
         with self._database.reading() as connection:
             return int(connection.execute(statements.REVISION).fetchone()[0])
+
+    def _written(self, after: int) -> set[str] | None:
+        with self._database.reading() as connection:
+            connection.execute(statements.BEGIN_READ)
+            _, floor = connection.execute(statements.BOUNDS).fetchone()
+            if after < floor:
+                return None
+            return {str(key) for (key,) in connection.execute(statements.WRITTEN, (after,))}
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -34,6 +34,7 @@ __all__ = [
     "UPDATE_CURRENT",
     "UPDATE_SWEPT",
     "VALUE",
+    "WRITTEN",
     "count_at",
     "count_current",
     "list_at",
@@ -64,6 +65,8 @@ FROM log AS l LEFT JOIN log AS p ON p.revision = l.previous
 WHERE l.revision > :after AND l.key >= :start AND l.key < :stop
 ORDER BY l.revision LIMIT :limit
 """
+
+WRITTEN = "SELECT DISTINCT key FROM log WHERE revision > ?"
 
 TERM_SIZE = """
 SELECT count(*) FROM (

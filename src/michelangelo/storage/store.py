@@ -107,10 +107,10 @@ class Store(Protocol):
         """The newest committed revision; 0 for an empty store."""
         ...
 
-    def subscribe(self, wake: Callable[[int], None]) -> Callable[[], None]:
-        """Call `wake(newest revision)` soon after each commit, of any process; returns how to stop.
+    def subscribe(self, wake: Callable[[int], None], *, prefix: str = "") -> Callable[[], None]:
+        """Call `wake(newest revision)` soon after each commit under `prefix`, of any process; returns how to stop.
 
-        Calls come from a thread of the store, may be merged, and must not block.
+        Calls come from a thread of the store, may be merged, may come without such a commit, and must not block.
         """
         ...
 

@@ -55,7 +55,7 @@ class WatchStream:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         end = loop.time() + timeout_seconds
-        stop = self._api.subscribe(lambda _revision: _wake(loop, changed))
+        stop = self._api.subscribe(lambda _revision: _wake(loop, changed), prefix=self._cursor.prefix)
         metrics.watch_opened(self._kind.resource)
         try:
             # Headers have to go out at once, also when nothing happens for a while.
