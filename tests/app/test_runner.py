@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +107,22 @@ def test_ephemeral_flow_keeps_nothing(desk: Desk, flow: Path) -> None:
     assert (code, out) == (0, "3\n")
     assert not desk.home.exists()
     assert list(desk.temporary.iterdir()) == []
+
+
+def test_flow_goes_on_when_nobody_reads_its_progress(desk: Desk, flow: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [sys.executable, str(flow)],
+        env={**os.environ, "MA_HOME": str(desk.home)},
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+    )
+    os.close(writer)
+    desk.started.append(process)
+    assert process.communicate(timeout=60.0)[0] == "3\n"
+    assert desk.runs()[0]["status"]["state"] == "Succeeded"
 
 
 def test_killed_flow_is_resumed(desk: Desk, flow: Path, tmp_path: Path) -> None:

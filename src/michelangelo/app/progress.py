@@ -46,6 +46,7 @@ class PlainProgress:
         self._begun = time.monotonic()
         self._counts: Counter[str] = Counter()
         self._run = ""
+        self._is_gone = False
 
     def begin(self, run: str, workflow: str, project: str) -> None:
         self._run = run
@@ -76,8 +77,14 @@ class PlainProgress:
             self._say(message)
 
     def _say(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        if self._is_gone:
+            return
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads it any more (a pipe into `head`): that is no reason for the run to end.
+            self._is_gone = True
 
 
 def summary(entry: Entry) -> str:

@@ -107,8 +107,8 @@ class Server:
         config = kubeconfig.document(
             server=self._http.url, token=self._token, authority=self._authority, namespace=self._settings.project
         )
-        kubeconfig.write(self._settings.kubeconfig, config)
         ensure_project(self._platform.client, self._settings.project)
+        kubeconfig.write(self._settings.kubeconfig, config)
         self._manager.start()
         return Started(self._http.url, str(self._settings.kubeconfig), str(self._settings.home))
 
