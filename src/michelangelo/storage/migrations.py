@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from michelangelo import errors
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Migration", "migrate", "pending"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Migration", "m001_log", "migrate", "migration", "pending"]
 
 APPLICATION_ID = 0x4D6C616F
 """Marks a SQLite file as ours ("Mlao"); `file(1)` shows it."""

@@ -24,7 +24,17 @@ from michelangelo.uniflow.files import Directory, File
 from michelangelo.uniflow.future import Future
 from michelangelo.uniflow.ref import Ref
 
-__all__ = ["JSON_TYPES", "Form", "coerce", "container_of", "field_hints", "is_model", "is_required", "type_name"]
+__all__ = [
+    "JSON_TYPES",
+    "Errors",
+    "Form",
+    "coerce",
+    "container_of",
+    "field_hints",
+    "is_model",
+    "is_required",
+    "type_name",
+]
 
 Form = Literal["python", "json", "text"]
 Errors = list[FieldError]

@@ -23,7 +23,7 @@ from michelangelo.uniflow.coercion import Form
 from michelangelo.uniflow.task import Task
 from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["Parameter", "check", "describe", "from_json", "from_texts", "schema"]
+__all__ = ["Callee", "Parameter", "check", "describe", "from_json", "from_texts", "schema"]
 
 Callee = Callable[..., Any] | Workflow[..., Any] | Task[..., Any]
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
