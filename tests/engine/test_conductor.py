@@ -425,3 +425,22 @@ def test_run_that_cannot_be_loaded_fails_with_the_reason(site: Site) -> None:
     conductor.fail(site.client, run, errors.SourceError("flow.py has no workflow"), conductor.Means({}, site.blobs))
     status = site.status()
     assert (status["state"], status["errorMessage"]) == ("Failed", "flow.py has no workflow")
+
+
+@uniflow.task
+def unstorable() -> None:
+    raise errors.StorageError("the disk is full")
+
+
+@uniflow.workflow
+def storing() -> None:
+    unstorable()
+
+
+def test_error_of_a_task_that_is_one_of_ours_too_fails_the_run(site: Site) -> None:
+    """It is no failure of the run's own storage, after which the run would be left as it is."""
+    site.create()
+    with pytest.raises(errors.StorageError):
+        site.conduct(storing)
+    assert site.status()["state"] == "Failed"
+    assert "the disk is full" in site.status()["errorMessage"]
