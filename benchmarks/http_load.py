@@ -15,20 +15,16 @@ import time
 import uuid
 from collections import Counter
 
-RUNS = "/apis/michelangelo.api/v2/namespaces/bench/pipelineruns"
+OBJECTS = "/apis/michelangelo.api/v2/namespaces/bench/cachedoutputs"
 
 
-def run_object(name: str) -> dict[str, object]:
-    """A PipelineRun as small as a real one gets."""
+def document(name: str) -> dict[str, object]:
+    """A CachedOutput: a kind that no controller reacts to, so that only the API is measured."""
     return {
         "apiVersion": "michelangelo.api/v2",
-        "kind": "PipelineRun",
-        "metadata": {"name": name, "namespace": "bench", "labels": {"pipeline.michelangelo/name": "bench"}},
-        "spec": {
-            "pipeline": {"namespace": "bench", "name": "bench"},
-            "kill": True,  # never started: only the API is measured
-            "input": {"kwArgs": {"n": 10}},
-        },
+        "kind": "CachedOutput",
+        "metadata": {"name": name, "namespace": "bench", "labels": {"michelangelo/uniflow-task-path": "bench.noop"}},
+        "spec": {"type": "Variable", "sourcePipelineRunStep": "noop", "output": {"value": 1}},
     }
 
 
@@ -68,13 +64,13 @@ class Connection:
 
 def one_request(verb: str, known: str) -> tuple[str, str, bytes]:
     if verb == "create":
-        return "POST", RUNS, json.dumps(run_object(f"run-{uuid.uuid4().hex[:20]}")).encode()
+        return "POST", OBJECTS, json.dumps(document(f"co-{uuid.uuid4().hex[:20]}")).encode()
     if verb == "get":
-        return "GET", f"{RUNS}/{known}", b""
+        return "GET", f"{OBJECTS}/{known}", b""
     if verb == "list20":
-        return "GET", f"{RUNS}?limit=20", b""
+        return "GET", f"{OBJECTS}?limit=20", b""
     if verb == "list500":
-        return "GET", f"{RUNS}?limit=500", b""
+        return "GET", f"{OBJECTS}?limit=500", b""
     raise SystemExit(f"http_load: unknown verb {verb!r}")
 
 
@@ -87,9 +83,9 @@ def client(connection: Connection, verb: str, known: str, until: float, seen: li
 
 
 def main(port: int, token: str, ca: str, seconds: float, clients: int, verb: str) -> dict[str, object]:
-    known = f"run-{uuid.uuid4().hex[:20]}"
+    known = f"co-{uuid.uuid4().hex[:20]}"
     connections = [Connection(port, token, ca) for _ in range(clients)]
-    status, answer = connections[0].request("POST", RUNS, json.dumps(run_object(known)).encode())
+    status, answer = connections[0].request("POST", OBJECTS, json.dumps(document(known)).encode())
     if status >= 300:
         raise SystemExit(f"http_load: {status} {answer[:300]!r}")
     seen: list[list[tuple[float, int]]] = [[] for _ in connections]

@@ -14,6 +14,7 @@ import platform
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -45,14 +46,12 @@ AIMS = {
 
 
 def machine() -> str:
-    model = next(
-        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-        "unknown CPU",
-    )
+    processors = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in processors if line.startswith("model name")), "unknown CPU")
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("michelangelo-oss", "pydantic", "uvicorn", "starlette"))
     return (
-        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}, {versions}; load {os.getloadavg()[0]:.1f} at the start"
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}; load {os.getloadavg()[0]:.1f} at the start"
     )
 
 
@@ -83,7 +82,8 @@ def measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "flows":
         with tempfile.TemporaryDirectory() as home:
             return flows.run(peers=options.peers, home=home, repeats=options.k)
-    return {"server": server, "store": store, "steps": steps}[part].run()
+    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {"server": server.run, "store": store.run, "steps": steps.run}
+    return runs[part]()
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def run() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for synchronous in ("NORMAL", "FULL"):
-            rows += measure(synchronous, pathlib.Path(folder))  # type: ignore[arg-type]
+            rows += measure(synchronous, pathlib.Path(folder))
     for row in rows:
         print("  ", row, flush=True)
     return rows
