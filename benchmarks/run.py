@@ -51,7 +51,8 @@ def machine() -> str:
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("michelangelo-oss", "pydantic", "uvicorn", "starlette"))
     return (
         f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}; load {os.getloadavg()[0]:.1f} at the start"
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}; "
+        f"load {os.getloadavg()[0]:.1f} at the start"
     )
 
 
