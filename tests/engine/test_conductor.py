@@ -169,6 +169,23 @@ def test_failed_run_says_where_in_the_users_code(site: Site) -> None:
     assert "raise ValueError(text)" in status["errorMessage"]
 
 
+@uniflow.task
+def lose_disk() -> None:
+    raise errors.StorageError("the disk of the task is full")
+
+
+@uniflow.workflow
+def losing_disk() -> None:
+    lose_disk()
+
+
+def test_platform_error_of_a_task_fails_the_run_and_not_the_platform(site: Site) -> None:
+    site.create()
+    with pytest.raises(errors.StorageError):
+        site.conduct(losing_disk)
+    assert (site.status()["state"], site.status()["exceptionType"]) == ("Failed", "User")
+
+
 @uniflow.workflow
 def broken() -> None:
     add(1, 2)

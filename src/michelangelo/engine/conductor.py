@@ -211,6 +211,10 @@ def _drive(
     try:
         result = driver.execute(workflow, args, kwargs)
         encoded = _encoded(workflow, result, blobs)
+    except errors.TaskError as error:
+        # Before ours, for it may be one of those too: what a task ran into says nothing about this run's own platform.
+        summary.finish(_ended("Failed", error, "User"))
+        raise
     except errors.LeaseLostError:
         raise
     except errors.RunKilledError as error:
