@@ -62,7 +62,7 @@ def test_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert "refused: cannot store" in done.stdout
-    assert "File too large" in done.stdout
+    assert "the disk is full: free some space" in done.stdout
     assert [files for _, _, files in os.walk(tmp_path) if files] == []
 
 

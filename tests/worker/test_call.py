@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from michelangelo import errors
+from michelangelo.blobs.blob_store import Blob
 from michelangelo.blobs.memory import MemoryBlobStore
 from michelangelo.executors.base import Attempt, AttemptState, CallTarget, Outcome
 from michelangelo.uniflow import codecs
@@ -129,3 +130,16 @@ def test_threads_wait_for_a_module_that_another_imports(bench: Bench, tmp_path: 
     for thread in threads:
         thread.join()
     assert [outcome.output for outcome in outcomes] == ["there", "there"]
+
+
+def test_result_that_cannot_be_stored_is_a_failure_of_that_task(bench: Bench) -> None:
+    class Full(MemoryBlobStore):
+        def put(self, data: bytes) -> Blob:
+            raise errors.StorageError("the disk is full")
+
+    bench.path.write_text("def large():\n    return b'x' * 1_000_000\n")
+    target = CallTarget(str(bench.path), bench.path.stem, "large")
+    outcome = call.Caller(Full)(Attempt("a", target, {"args": [], "kwargs": {}}))
+    assert outcome.error is not None
+    assert outcome.error["message"] == "the result of large: the disk is full"
+    assert (outcome.error["file"], outcome.error["line"]) == (str(bench.path), 1)

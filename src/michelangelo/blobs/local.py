@@ -6,6 +6,7 @@ write the same bytes, so the later rename changes nothing. Nothing here locks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -24,6 +25,7 @@ __all__ = ["LocalBlobStore"]
 
 _STALE_SECONDS: Final = 24 * 3600.0
 """A temporary file as old as this belongs to a writer that was killed."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
 _REST: Final = re.compile(r"[0-9a-f]{62}\Z")
 
@@ -168,4 +170,5 @@ class _storage_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
-            raise StorageError(f"cannot store or read {self._subject}: {error}") from error
+            advice = "; the disk is full: free some space and try again" if error.errno in _FULL else ""
+            raise StorageError(f"cannot store or read {self._subject}: {error}{advice}") from error

@@ -61,8 +61,8 @@ class Caller:
             result = function(*args, **kwargs)
             try:
                 output = codecs.encode(result, store, io="pickle" if pickling else None)
-            except errors.CodecError as e:
-                error = failure.from_exception(errors.CodecError(f"the result of {name}: {e.message}"))
+            except (errors.CodecError, errors.StorageError) as e:
+                error = failure.from_exception(type(e)(f"the result of {name}: {e.message}"))
                 return Outcome(id=attempt.id, state=AttemptState.FAILED, error={**error, **_definition(function)})
         return Outcome(id=attempt.id, state=AttemptState.SUCCEEDED, output=output)
 
