@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,14 @@ def test_process_that_ends_without_result_is_lost(
     assert outcome.error is not None
     assert said in outcome.error["message"]
     assert process_bench.run("add", 1, 1).output == 2
+
+
+def test_log_of_a_crash_says_in_which_line(process_bench: Bench) -> None:
+    attempt = process_bench.submit("crash")
+    process_bench.outcome(attempt)
+    assert re.search(
+        rf'File "{re.escape(str(process_bench.module))}", line \d+ in crash', process_bench.log(attempt).read_text()
+    )
 
 
 def test_memory_over_the_limit_is_stopped(process_bench: Bench) -> None:

@@ -174,7 +174,10 @@ class Supervisor:
         item = self._attempts.get(attempt_id)
         if item is not None:
             limit = item.attempt.timeout_seconds
-            message = f"attempt {attempt_id} ran longer than its timeout of {limit:g} s and was ended"
+            message = (
+                f"attempt {attempt_id} ran longer than its timeout of {limit:g} s and was ended: raise the task's "
+                "timeout_seconds, or have it do less"
+            )
             self._end(attempt_id, AttemptState.TIMED_OUT, message, _TERMINATION_SECONDS)
 
     def _end(self, attempt_id: str, state: AttemptState, message: str, grace_seconds: float) -> None:
@@ -208,7 +211,8 @@ class Supervisor:
                 used = processes.resident_bytes(processes.tree(item.pid), limit)
                 if used > limit:
                     message = (
-                        f"attempt {item.id} used {_mib(used)} MiB, over its limit of {_mib(limit)} MiB, and was ended"
+                        f"attempt {item.id} used {_mib(used)} MiB, over its limit of {_mib(limit)} MiB, and was ended: "
+                        "raise `memory` in the task's config, or have it use less"
                     )
                     self._end(item.id, AttemptState.OUT_OF_MEMORY, message, 0)
         self._watching_memory = bool(limited)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ def run(
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
         os.close(log_fd)
+        # Should it crash, then its log says in which line: only the interpreter can tell that, and only now.
+        faulthandler.enable(2)
         _become_leader(parent)
         if prelude:
             os.write(1, prelude)
