@@ -28,6 +28,15 @@ def test_other_urls_go_to_fsspec() -> None:
     assert store.get(store.put(b"x").digest) == b"x"
 
 
+def test_file_url_says_whether_blobs_survive_a_loss_of_power(tmp_path: Path) -> None:
+    durable, quick = (open_blob_store(f"file://{tmp_path}{option}") for option in ("?sync=true", ""))
+    assert isinstance(durable, LocalBlobStore)
+    assert isinstance(quick, LocalBlobStore)
+    assert (durable.sync, quick.sync) == (True, False)
+    with pytest.raises(SettingsError, match=r"\?sync=true"):
+        open_blob_store(f"file://{tmp_path}?nonsense=1")
+
+
 def test_empty_and_relative_urls_are_refused() -> None:
     with pytest.raises(SettingsError, match="is empty"):
         open_blob_store("")

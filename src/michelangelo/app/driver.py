@@ -61,7 +61,7 @@ def main() -> int:
 def drive(chosen: settings.Settings, client: Client, namespace: str, name: str, *, earlier: Client) -> Any:
     """Drive the run to its end; the workflow's result. `earlier` reads the journal of a run that this one continues.
     Raises what `conductor.conduct` raises."""
-    blobs_url = chosen.blobs.as_uri()
+    blobs_url = chosen.blobs_url(durability="power")
     host = hosting.TaskHost(chosen, name, blobs_url)
     try:
         blobs = opening.open_blob_store(blobs_url)

@@ -15,6 +15,7 @@ from michelangelo.apiserver.audit import AuditFile, AuditLog
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.app.settings import Settings
+from michelangelo.blobs import opening
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.blobs.local import LocalBlobStore
 from michelangelo.client.client import Client
@@ -56,12 +57,13 @@ class Platform:
         have none. Raises SettingsError, StorageError."""
         settings.prepare_home()
         survives_power_loss = (settings.durability or durability) == "power"
+        blobs_url = settings.blobs_url(durability=durability)
         store = SqliteStore(settings.database, synchronous="FULL" if survives_power_loss else "NORMAL")
         try:
             return cls(
                 store=store,
-                blobs=LocalBlobStore(settings.blobs, sync=survives_power_loss),
-                blobs_url=settings.blobs.as_uri(),
+                blobs=opening.open_blob_store(blobs_url),
+                blobs_url=blobs_url,
                 logs=settings.logs,
                 user=user,
                 audit_log=AuditFile(settings.audit),

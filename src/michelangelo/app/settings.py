@@ -92,6 +92,10 @@ class Settings:
         """For another process; `from_json` reads it."""
         return {**dataclasses.asdict(self), "home": str(self.home)}
 
+    def blobs_url(self, *, durability: _Durability) -> str:
+        """Where all processes find the blobs. `durability` is the default where none is set."""
+        return self.blobs.as_uri() + ("?sync=true" if (self.durability or durability) == "power" else "")
+
     def prepare_home(self) -> None:
         """Make the home folder, for its owner only. Raises SettingsError."""
         try:

@@ -35,7 +35,7 @@ class LocalBlobStore:
 
     def __init__(self, root: str | PathLike[str], *, sync: bool = False) -> None:
         self.root = Path(root).absolute()
-        self._sync = sync
+        self.sync = sync
         self._temporary = self.root / "tmp"
         with _storage_errors(f"the blob folder {self.root}"):
             self._temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -124,12 +124,12 @@ class LocalBlobStore:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
             with open(descriptor, "wb", buffering=0) as file:
                 fill(file)
-                if self._sync:
+                if self.sync:
                     os.fsync(descriptor)
             target = target_of()
             target.parent.mkdir(exist_ok=True, mode=0o700)
             os.replace(temporary, target)
-            if self._sync:
+            if self.sync:
                 _sync_folder(target.parent)
                 _sync_folder(self.root)
         finally:
