@@ -73,6 +73,20 @@ def fan_out(count: int) -> list[int]:
     return double.map(range(count)).result()
 
 
+@uniflow.task
+def total_of(parts: dict[str, list[int]]) -> int:
+    return sum(sum(numbers) for numbers in parts.values())
+
+
+@uniflow.workflow
+def mapped_inside_a_dictionary() -> int:
+    return total_of({"doubled": double.map([1, 2, 3]), "plain": [1]})  # type: ignore[dict-item]  # futures are resolved
+
+
+def test_driver_resolves_the_futures_of_map_inside_other_arguments(bench: Bench) -> None:
+    assert bench.drive(mapped_inside_a_dictionary) == 13
+
+
 def test_driver_maps_over_items(bench: Bench) -> None:
     assert bench.drive(fan_out, 20) == [2 * number for number in range(20)]
 

@@ -16,7 +16,7 @@ from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.uniflow import codecs
 from michelangelo.uniflow.codecs import tree as trees
-from michelangelo.uniflow.future import Future
+from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.ref import Ref
 
 __all__ = ["encode", "resolve"]
@@ -60,6 +60,8 @@ def _referenced(value: Any) -> Any:
     """`value` with a `Ref` in the place of each future: what codecs.futures_in finds."""
     if isinstance(value, Future):
         return Ref({"$codec": _CODEC, "step": value.step}, value.result)
+    if isinstance(value, FutureList):
+        return [_referenced(item) for item in value]
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(_referenced(item) for item in value)
     if isinstance(value, dict):
