@@ -419,3 +419,11 @@ def test_missing_object_error_is_one_sentence(platform: Platform, mactl: Mactl) 
     assert result.code == errors.NotFoundError.exit_code
     assert result.err.startswith("error: ")
     assert len(result.err.splitlines()) == 1
+    assert "mactl get pipelines -A" in result.err
+
+
+def test_delete_of_an_unknown_kind_names_the_line(platform: Platform, mactl: Mactl, tmp_path: Path) -> None:
+    path = _file(tmp_path, {"apiVersion": "michelangelo.api/v2", "kind": "Widget", "metadata": {"name": "a"}})
+    result = mactl("delete", "-f", path)
+    assert result.code == 2
+    assert f"{path}:2: there is no kind 'Widget'" in result.err

@@ -72,14 +72,14 @@ def delete_all(
     timeout_seconds: float | None = None,
 ) -> None:
     """Delete each, then wait until all are gone (`timeout_seconds=None`: do not wait)."""
-    failed: list[str] = []
+    failed: list[errors.NotFoundError] = []
     waiting_for: list[tuple[Target, str]] = []
     for kind, name, namespace in targets:
         try:
             old = link.client.delete(kind.kind, name, namespace=namespace, propagation=propagation)
         except errors.NotFoundError as e:
             if not ignore_missing:
-                failed.append(e.message)
+                failed.append(e)
             continue
         uid = str((old.get("metadata") or old.get("details") or {}).get("uid", ""))
         waiting_for.append(((kind, name, namespace), uid))
@@ -88,12 +88,15 @@ def delete_all(
         for (kind, name, namespace), uid in waiting_for:
             waiting.until_gone(link, kind, name, namespace, uid=uid, timeout_seconds=timeout_seconds)
     if failed:
-        raise errors.NotFoundError("\n       ".join(failed))
+        raise errors.NotFoundError("\n       ".join(e.message for e in failed), details=failed[0].details)
 
 
 def _from_file(document: documents.Document, namespace: str) -> Target:
     metadata = document.object["metadata"]
-    kind = registry.get(document.object["kind"])
+    try:
+        kind = registry.get(document.object["kind"])
+    except errors.NotFoundError as e:
+        raise errors.SettingsError(f"{document.place('kind')}: {e.message}") from e
     if not metadata.get("name"):
         raise errors.SettingsError(f"{document.place('metadata')}: it has no name to delete it by")
     own = metadata.get("namespace") or (metadata["name"] if kind.kind == "Project" else namespace)

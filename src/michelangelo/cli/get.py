@@ -105,7 +105,7 @@ def show(
         _follow(link, wanted[0][0], {name for _, name in wanted if name}, query, output)
         return
     found: list[Object] = []
-    missing: list[str] = []
+    missing: list[errors.NotFoundError] = []
     for kind, name in wanted:
         if not name:
             found += query.list(link, kind, limit=limit)
@@ -113,10 +113,10 @@ def show(
         try:
             found.append(link.client.get(kind.kind, name, namespace=query.namespace if kind.namespaced else ""))
         except errors.NotFoundError as e:
-            missing.append(e.message)
+            missing.append(e)
     _print(found, wanted, query, output, len(missing))
     if missing:
-        raise errors.NotFoundError("\n       ".join(missing))
+        raise errors.NotFoundError("\n       ".join(e.message for e in missing), details=missing[0].details)
 
 
 def _print(found: list[Object], wanted: list[tuple[Kind, str]], query: Query, form: Format, num_missing: int) -> None:

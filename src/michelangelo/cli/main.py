@@ -81,7 +81,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _print_error(error: errors.MichelangeloError) -> None:
-    print(f"error: {error.message}", file=sys.stderr)
+    elsewhere = ""
+    if isinstance(error, errors.NotFoundError) and error.details.get("kind"):
+        elsewhere = f"; `mactl get {error.details['kind']} -A` shows those of all projects"
+    print(f"error: {error.message}{elsewhere}", file=sys.stderr)
     if isinstance(error, errors.InvalidError | errors.ArgumentsError):
         for field in error.errors:
             if str(field) not in error.message:
