@@ -25,9 +25,11 @@ from michelangelo.storage.store import Store
 
 __all__ = ["Platform", "ensure_project"]
 
-
 class Platform:
     """Use `open` or `ephemeral`, and `close` it (or use it as a context)."""
+
+    kept_revisions = 20_000
+    """How much of the log stays where no server compacts it by time: some 30 MB."""
 
     def __init__(
         self,
@@ -85,6 +87,9 @@ class Platform:
 
     def close(self) -> None:
         self.client.close()
+        newest = self.store.revision()
+        if newest > self.kept_revisions:
+            self.store.compact(newest - self.kept_revisions)
         self.store.close()
         self.blobs.close()
         if isinstance(self._audit_log, AuditFile):

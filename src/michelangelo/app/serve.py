@@ -15,6 +15,7 @@ from michelangelo import errors
 from michelangelo.apiserver import auth, kubeconfig, tls
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
+from michelangelo.app.compactor import Compactor
 from michelangelo.app.drivers import LocalDrivers
 from michelangelo.app.platform import Platform, ensure_project
 from michelangelo.app.settings import Settings
@@ -79,6 +80,7 @@ class Server:
             self._platform.client, leader_lease=_LEADER_LEASE, lease_duration_seconds=settings.lease_seconds
         )
         assembly.add_all(self._manager, self._drivers)
+        self._compactor = Compactor(self._platform.store)
 
     @property
     def url(self) -> str:
@@ -98,6 +100,7 @@ class Server:
 
     def stop(self) -> None:
         """End everything that was started, in the opposite order."""
+        self._compactor.stop()
         self._manager.stop()
         self._drivers.close()
         self._http.stop()
@@ -110,6 +113,7 @@ class Server:
         ensure_project(self._platform.client, self._settings.project)
         kubeconfig.write(self._settings.kubeconfig, config)
         self._manager.start()
+        self._compactor.start()
         return Started(self._http.url, str(self._settings.kubeconfig), str(self._settings.home))
 
 
