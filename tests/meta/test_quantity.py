@@ -6,7 +6,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from michelangelo.meta.quantity import Notation, Quantity
@@ -60,6 +60,7 @@ def test_quantity_refuses_what_is_none(text: str) -> None:
 
 
 @given(NANOS, NOTATIONS)
+@example(5_000 * 10**9, "binary")
 def test_quantity_text_reads_back_as_the_same_amount(nanos: int, notation: Notation) -> None:
     quantity = Quantity.of_nanos(nanos, notation)
     again = Quantity(str(quantity))

@@ -65,13 +65,9 @@ class Supervisor:
         self._attempts: dict[str, running.RunningAttempt] = {}
         self._watching_memory = False
 
-    # --- from any thread ----------------------------------------------------------------------------------
-
     def post(self, command: Callable[[], None]) -> None:
-        """Have `command` called by the thread of `run`."""
+        """From any thread: have `command` called by the thread of `run`."""
         self._loop.post(command)
-
-    # --- commands -----------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Until `stop` was posted; then everything is ended and closed."""

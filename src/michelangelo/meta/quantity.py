@@ -105,8 +105,8 @@ def _text(nanos: int, notation: Notation) -> str:
     """The largest unit that leaves a whole number."""
     if nanos == 0:
         return "0"
-    # Below 1024, and for a part of a unit, binary notation has no unit of its own: decimal takes over.
-    if notation == "binary" and nanos % _NANO == 0 and nanos >= 1024 * _NANO:
+    # What is no multiple of 1024 has no binary unit: decimal takes over, so that the text reads back as itself.
+    if notation == "binary" and nanos % (1024 * _NANO) == 0:
         units, suffix = nanos // _NANO, ""
         for name in _BINARY:
             if units % 1024:
