@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 
 import click
 
@@ -58,8 +59,17 @@ def edit(invocation: Invocation, targets: tuple[str, ...], namespace: str, edito
             except (errors.SettingsError, errors.InvalidError, errors.BadRequestError) as e:
                 complaint = _complaint(e)
                 continue
+            except errors.ConflictError as e:
+                raise errors.ConflictError(f"{e.message}; your text is in {_keep(text)}") from e
             click.echo(f"{output.identity(old)} edited")
             return
+
+
+def _keep(text: str) -> str:
+    """Save what somebody has typed; the file's path."""
+    with tempfile.NamedTemporaryFile("w", prefix="mactl-edit-", suffix=".yaml", delete=False) as file:
+        file.write(text)
+    return file.name
 
 
 def _parse(text: str, old: Object) -> Object:
