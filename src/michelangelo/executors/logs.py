@@ -6,6 +6,7 @@ its older part dropped, and written when the log is closed. This module does not
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 
@@ -19,8 +20,7 @@ class BoundedLog:
 
     def __init__(self, path: str, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         """Raises OSError when the file cannot be made."""
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._file = _created(path)
         self._head_left = limit_bytes // 2
         self._tail_limit = limit_bytes - limit_bytes // 2
         self._tail: deque[bytes] = deque()
@@ -61,3 +61,12 @@ class BoundedLog:
                 view = view[self._file.write(view) or 0 :]
         except OSError:
             self._head_left = 0
+
+
+def _created(path: str) -> io.FileIO:
+    """The file, in a folder that all attempts of a run but the first find there."""
+    try:
+        return open(path, "wb", buffering=0)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return open(path, "wb", buffering=0)

@@ -3,7 +3,7 @@
 The thread starts with the first subscriber. A commit of this process wakes it at once; commits of other processes it
 finds by asking for the newest revision, every 5 ms while there is news and every 50 ms at rest (some 10 µs each).
 It reads the keys that were written once for all subscribers, and leaves those alone that they do not concern: a hundred
-watches of quiet kinds cost a busy one nothing. Commits within 2 ms of each other are told as one.
+watches of quiet kinds cost a busy one nothing. Commits within 5 ms of each other are told as one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Subscriptions"]
 
 _BUSY_SECONDS = 0.005
 _REST_SECONDS = 0.05
-_MERGE_SECONDS = 0.002
+_MERGE_SECONDS = 0.005
 _ALL_AFTER = 1000
 """Revisions after which everybody is told, concerned or not, so that no reader falls behind the log's compaction."""
 

@@ -6,6 +6,7 @@ of source trees is in archive.py, the digest of a function's code in code_digest
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import linecache
@@ -131,7 +132,9 @@ def _execute(path: str, module: str) -> ModuleType:
     return loaded
 
 
+@functools.lru_cache(maxsize=256)
 def _same_file(one: str | None, other: str) -> bool:
+    # Asked at every in-process step, and a dozen system calls each time: what a path leads to is taken not to change.
     return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 

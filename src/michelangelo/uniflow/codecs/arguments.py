@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,13 +30,13 @@ def decode_arguments(
     arguments: Mapping[str, Any], blobs: BlobStore, *, fn: Callable[..., Any] | None = None, allow_pickle: bool = False
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What `encode_arguments` gave, as a task gets it: data loaded, except for parameters of `fn` annotated `Ref`."""
-    lazy = set() if fn is None else _ref_parameters(fn)
-    positional = [] if fn is None else list(inspect.signature(fn).parameters)
+    positional, lazy = ((), frozenset[str]()) if fn is None else _parameters(fn)
 
     def value(name: str, encoded: Any) -> Any:
         return decode(encoded, blobs, data=name not in lazy, allow_pickle=allow_pickle)
 
-    names = positional[: len(arguments["args"])] + [""] * (len(arguments["args"]) - len(positional))
+    count = len(arguments["args"])
+    names = [*positional[:count], *[""] * (count - len(positional))]
     return (
         tuple(value(name, encoded) for name, encoded in zip(names, arguments["args"], strict=True)),
         {name: value(name, encoded) for name, encoded in arguments["kwargs"].items()},
@@ -49,10 +50,13 @@ def _encode_argument(subject: str, value: Any, blobs: BlobStore) -> Any:
         raise CodecError(f"{subject}: {error.message}") from error
 
 
-def _ref_parameters(fn: Callable[..., Any]) -> set[str]:
-    """The parameters annotated `Ref`, be it as a class or, with postponed annotations, as text."""
-    return {
+@functools.lru_cache(maxsize=512)
+def _parameters(fn: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """All parameters, and those annotated `Ref`, be it as a class or, with postponed annotations, as text."""
+    annotations: Mapping[str, Any] = getattr(fn, "__annotations__", {})
+    references = frozenset(
         name
-        for name, annotation in getattr(fn, "__annotations__", {}).items()
+        for name, annotation in annotations.items()
         if annotation is Ref or (isinstance(annotation, str) and annotation.rpartition(".")[2] == "Ref")
-    }
+    )
+    return tuple(inspect.signature(fn).parameters), references
