@@ -41,6 +41,8 @@ class EmbeddedRunner:
         """The workflow's result. Raises what the workflow raised; ArgumentsError before anything has started;
         WorkflowError when there is nothing to resume, or the code has changed since."""
         chosen = settings.load()
+        if options.project:
+            settings.project_name("--project", options.project)
         if options.resume is None or args or kwargs:
             args, kwargs = parameters.check(workflow, args, kwargs)
         target = source.target_of(workflow)

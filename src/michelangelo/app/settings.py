@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from michelangelo import errors
 
-__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load"]
+__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load", "project_name"]
 
 DEFAULT_PROJECT: Final = "local"
 """The project of `python flow.py`."""
@@ -131,6 +131,14 @@ def from_json(document: Mapping[str, Any]) -> Settings:
     return Settings(**{**document, "home": Path(document["home"])})
 
 
+def project_name(place: str, text: str) -> str:
+    """`text`, which `place` (a variable, a key, a flag) gives. Raises SettingsError when it cannot name a project."""
+    allowed = text and len(text) <= 63 and text.strip("-") == text
+    if not allowed or not all(char in "abcdefghijklmnopqrstuvwxyz0123456789-" for char in text):
+        raise errors.SettingsError(f"{place}={text!r}: must be a project's name: a-z, 0-9 and -, at most 63 characters")
+    return text
+
+
 def _read(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
@@ -144,13 +152,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _text(_place: str, text: str) -> str:
-    return text
-
-
-def _project(place: str, text: str) -> str:
-    allowed = text and len(text) <= 63 and text.strip("-") == text
-    if not allowed or not all(char in "abcdefghijklmnopqrstuvwxyz0123456789-" for char in text):
-        raise errors.SettingsError(f"{place}={text!r}: must be a project's name: a-z, 0-9 and -, at most 63 characters")
     return text
 
 
@@ -179,7 +180,7 @@ def _size(place: str, text: str) -> str:
 
 
 _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
-    "project": _project,
+    "project": project_name,
     "durability": _durability,
     "host": _text,
     "port": _number(0, 65535),
