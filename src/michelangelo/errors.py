@@ -95,6 +95,8 @@ class MichelangeloError(Exception):
 
     exit_code: ClassVar[int] = 1
     """What a command line program exits with when this error ends it."""
+    was_shown = False
+    """Whether a person has been told of it already, such as by the progress of the run that it ended."""
 
     @property
     def message(self) -> str:

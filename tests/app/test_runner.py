@@ -87,6 +87,8 @@ def test_flow_that_fails_exits_1_and_names_the_line(desk: Desk, flow: Path) -> N
     assert "ValueError: no luck" in err
     assert f"{flow}, line" in err
     assert "raise ValueError(text)" in err
+    # The progress has told it; it is not told a second time.
+    assert not any(line.startswith("error:") for line in err.splitlines())
 
 
 def test_flow_with_wrong_arguments_starts_nothing(desk: Desk, flow: Path) -> None:

@@ -132,9 +132,12 @@ class EmbeddedRun:
             raise
         except errors.RunKilledError as error:
             self._progress.end("was killed", str(error))
+            error.was_shown = True
             raise
         except (Exception, SystemExit) as error:
             self._progress.end("failed", conductor.describe(error))
+            if isinstance(error, errors.MichelangeloError):
+                error.was_shown = True
             raise
         self._progress.end("succeeded")
         return result

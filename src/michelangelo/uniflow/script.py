@@ -76,7 +76,8 @@ def _run_program(workflow: Workflow[..., Any], argv: Sequence[str], out: TextIO,
         kwargs, options = parse(workflow, argv)
         result = run(workflow, options=options, **kwargs)
     except MichelangeloError as error:
-        print(f"error: {error}", file=err)
+        if not error.was_shown:
+            print(f"error: {error}", file=err)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; continue with --resume", file=err)
