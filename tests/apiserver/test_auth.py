@@ -171,6 +171,23 @@ def test_run_may_do_nothing_else(wanted: Attributes) -> None:
     authorization.authorize(auth.Identity("owner"), wanted)
 
 
+def test_later_run_reads_the_journal_of_an_earlier_one_and_leaves_it_as_it_is() -> None:
+    tokens = auth.RunTokens(b"key")
+    scope = tokens.read(tokens.issue(auth.RunScope("team", "run-1", "uid-1", read_only=True), lifetime_seconds=60))
+    assert scope is not None
+    reader = auth.Identity("run:team/run-1", scope)
+    authorization.authorize(reader, attributes("list", "TaskRun", label_selector=OWN))
+    for wanted in (
+        attributes("create", "TaskRun"),
+        attributes("update", "TaskRun", "run-1-0123456789ab-1"),
+        attributes("patch", "PipelineRun", "run-1", subresource="status"),
+        attributes("update", "Lease", "pipelinerun-run-1"),
+        attributes("create", "CachedOutput"),
+    ):
+        with pytest.raises(errors.ForbiddenError):
+            authorization.authorize(reader, wanted)
+
+
 @pytest.mark.parametrize(
     ("kind", "obj", "allowed"),
     [

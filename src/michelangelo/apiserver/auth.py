@@ -36,6 +36,8 @@ class RunScope:
     namespace: str
     run: str
     uid: str
+    read_only: bool = False
+    """For a later run that continues this one: it reads the journal, and leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class RunTokens:
         self._now = now
 
     def issue(self, scope: RunScope, *, lifetime_seconds: float) -> str:
-        claims = {"ns": scope.namespace, "run": scope.run, "uid": scope.uid, "exp": int(self._now() + lifetime_seconds)}
+        claims: dict[str, object] = {"ns": scope.namespace, "run": scope.run, "uid": scope.uid}
+        claims |= {"ro": scope.read_only, "exp": int(self._now() + lifetime_seconds)}
         payload = base64.urlsafe_b64encode(orjson.dumps(claims)).rstrip(b"=")
         return f"{_RUN_PREFIX}{payload.decode()}.{self._signature(payload)}"
 
@@ -81,7 +84,7 @@ class RunTokens:
         claims = orjson.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         if claims["exp"] <= self._now():
             return None
-        return RunScope(claims["ns"], claims["run"], claims["uid"])
+        return RunScope(claims["ns"], claims["run"], claims["uid"], claims["ro"])
 
     def _signature(self, payload: bytes) -> str:
         return hmac.new(self._key, payload, hashlib.sha256).hexdigest()

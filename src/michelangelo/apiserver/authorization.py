@@ -67,7 +67,7 @@ def authorize_blobs(identity: Identity) -> None:
 
 def _run_may(scope: RunScope, wanted: Attributes) -> bool:
     kind, verb = wanted.kind.kind, wanted.verb
-    if wanted.namespace != scope.namespace:
+    if wanted.namespace != scope.namespace or (scope.read_only and verb not in _READ):
         return False
     if kind in _SHARED:
         return verb in _READ or (kind == "CachedOutput" and verb in _WRITE)

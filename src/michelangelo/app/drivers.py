@@ -35,10 +35,15 @@ class LocalDrivers:
     """`controllers.pipeline_run.Drivers` with processes of this machine."""
 
     def __init__(
-        self, settings: Settings, *, server: Callable[[], str], authority: str, issue_token: Callable[[Object], str]
+        self,
+        settings: Settings,
+        *,
+        server: Callable[[], str],
+        authority: str,
+        issue_token: Callable[[Object, bool], str],
     ) -> None:
         """`server` gives the URL once it is known; `authority` is the PEM to trust; `issue_token` makes the token of a
-        run."""
+        run, which may only read where its second argument says so."""
         self._settings = settings
         self._server = server
         self._authority = authority
@@ -52,14 +57,14 @@ class LocalDrivers:
         job = {
             "server": self._server(),
             "authority": self._authority,
-            "token": self._issue_token(run),
+            "token": self._issue_token(run, False),
             "namespace": metadata["namespace"],
             "run": metadata["name"],
             "settings": self._settings.to_json(),
         }
         earlier = ((run["spec"].get("resume") or {}).get("pipelineRun") or {}).get("name")
         if earlier:
-            job["earlier_token"] = self._issue_token({"metadata": {**metadata, "name": earlier}})
+            job["earlier_token"] = self._issue_token({"metadata": {**metadata, "name": earlier}}, True)
         folder = self._settings.logs / key[0] / key[1]
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -25,6 +25,7 @@ from michelangelo.storage.store import Store
 
 __all__ = ["Platform", "ensure_project"]
 
+
 class Platform:
     """Use `open` or `ephemeral`, and `close` it (or use it as a context)."""
 

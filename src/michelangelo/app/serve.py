@@ -65,9 +65,9 @@ class Server:
             self._platform.close()
             raise
 
-        def issue(run: Object) -> str:
+        def issue(run: Object, read_only: bool) -> str:
             metadata = run["metadata"]
-            scope = auth.RunScope(metadata["namespace"], metadata["name"], metadata["uid"])
+            scope = auth.RunScope(metadata["namespace"], metadata["name"], metadata["uid"], read_only)
             return run_tokens.issue(scope, lifetime_seconds=_RUN_TOKEN_SECONDS)
 
         self._drivers = LocalDrivers(
