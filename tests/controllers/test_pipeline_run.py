@@ -325,6 +325,14 @@ def test_run_that_stopped_for_a_decision_goes_on_when_told(
     client.patch("PipelineRun", "r", {"spec": {"action": "Resume"}}, namespace="demo")
     look()
     assert drivers.started == ["r", "r"]
+    # It stops a second time: that needs a decision of its own.
+    drivers.finish(stored(client), "Failed")
+    failed = stored(client)
+    conditions.remove(failed, "Resumable")
+    conditions.set(failed, "Resumable", "True", reason="UnknownOutcome", message="did step 5 run?")
+    client.update(failed, subresource="status")
+    look()
+    assert drivers.started == ["r", "r"]
 
 
 # --- any order of events ----------------------------------------------------------------------------------

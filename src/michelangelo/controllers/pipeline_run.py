@@ -222,7 +222,12 @@ def _is_killed(run: Object) -> bool:
 
 
 def _is_to_resume(run: Object) -> bool:
-    return run["spec"].get("action") == "Resume" and conditions.is_true(run, RESUMABLE) and not _is_killed(run)
+    """Whether somebody has asked to go on since the run stopped: one `action: Resume` answers one stop."""
+    stopped = conditions.find(run, RESUMABLE)
+    if stopped is None or stopped.get("status") != "True" or _is_killed(run):
+        return False
+    asked_since = run["metadata"].get("generation", 0) > stopped.get("observedGeneration", 0)
+    return run["spec"].get("action") == "Resume" and asked_since
 
 
 def _starts(run: Object) -> int:
