@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from michelangelo import errors
@@ -44,11 +45,14 @@ def start(command: dict[str, Any]) -> int:
     if sys.platform == "linux":
         # However a test run ends, nothing of it goes on writing.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    code = 1
     try:
         {"write": write, "watch": watch}[command["role"]](command)
+        code = 0
     finally:
-        sys.stderr.flush()
-        os._exit(0 if sys.exc_info()[0] is None else 1)
+        if code:
+            traceback.print_exc()
+        os._exit(code)
 
 
 def kill(pid: int, after_seconds: float) -> int:

@@ -64,6 +64,29 @@ def test_writers_and_watchers_survive_a_storm_of_kills(
     storm(nursery, database, tmp_path, rounds=26, part=part)
 
 
+def test_database_whose_makers_are_killed_is_made_anew(nursery: Nursery, tmp_path: Path) -> None:
+    make_and_kill(nursery, tmp_path, rounds=20)
+
+
+@pytest.mark.slow
+def test_database_whose_makers_are_killed_is_made_anew_many_times(nursery: Nursery, tmp_path: Path) -> None:
+    make_and_kill(nursery, tmp_path, rounds=600)
+
+
+def make_and_kill(nursery: Nursery, folder: Path, *, rounds: int) -> None:
+    """Four processes make one file at once; none of them may end by an error before it is killed."""
+    print(f"STORAGE_KILL_SEED={SEED} repeats this")
+    chance = random.Random(SEED)
+    for number in range(rounds):
+        nursery.database = folder / f"{number}.db"
+        children = [nursery.start("write", folder / f"{number}-{n}", seed=f"{SEED} {n}") for n in range(4)]
+        for child in children:
+            assert nursery.kill(child, chance.choice([0, 0.001, 0.003]) * chance.random()) == -9
+        with contextlib.closing(SqliteStore(nursery.database)) as store:
+            acknowledged = [line for n in range(4) for line in lines(folder / f"{number}-{n}")]
+            assert {line[0] for line in acknowledged} <= {e.record.revision for e in store.events("/", after=0)}
+
+
 def storm(nursery: Nursery, database: Path, folder: Path, *, rounds: int, part: int = 0) -> None:
     print(f"STORAGE_KILL_SEED={SEED} repeats this")
     chance = random.Random(f"{SEED} {part}")

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -186,6 +187,47 @@ def test_opening_waits_for_a_process_that_is_just_making_the_file(database: Path
     SqliteStore(database).close()
     release.join()
     other.close()
+
+
+KILLED_WHILE_MAKING = """
+import os, signal, sqlite3, sys
+
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE half_made (value)")
+connection.executemany("INSERT INTO half_made VALUES (?)", [(bytes(3000),)] * 200)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_file_whose_maker_was_killed_is_made_anew(database: Path) -> None:
+    """Half a transaction is in the file, and beside it the journal that undoes it."""
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING, str(database)])
+    assert Path(f"{database}-journal").stat().st_size > 0
+    assert database.stat().st_size > 0
+
+    store = SqliteStore(database)
+    assert store.write(Write("/a", b"1")).result().revision == 1
+    store.close()
+
+
+@pytest.mark.parametrize("statement", [1, 2])
+def test_schema_made_by_another_process_meanwhile_is_taken_for_ours(database: Path, statement: int) -> None:
+    class Interrupted(sqlite3.Connection):
+        """Before the statement of that number, another store makes the schema."""
+
+        executed = 0
+
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            self.executed += 1
+            if self.executed == statement:
+                SqliteStore(database).close()
+            return super().execute(*arguments)
+
+    connection = sqlite3.connect(database, isolation_level=None, factory=Interrupted)
+    assert not migrations.pending(connection, str(database))
+    connection.close()
 
 
 def test_migration_that_fails_leaves_the_schema_before_it(database: Path, sqlite_store: SqliteStore) -> None:

@@ -67,11 +67,18 @@ class Database:
     def _check(self) -> None:
         """Refuse a file that is not ours before anything could write to it: the last connection that is closed puts
         what an interrupted program left beside a file into it, but not one that can only read."""
-        connection = self._connect("ro")
+        try:
+            connection = self._connect("ro")
+        except errors.CorruptDatabaseError:
+            raise
+        except errors.StorageError:
+            return  # It takes a writer to undo what a killed process began, and to say what else is wrong.
         try:
             migrations.pending(connection, self.path)
         except sqlite3.Error as e:
-            raise self.failure(e) from e
+            failure = self.failure(e)
+            if isinstance(failure, errors.CorruptDatabaseError):
+                raise failure from e
         finally:
             connection.close()
 

@@ -96,9 +96,11 @@ def pending(
 
 
 def _applied(connection: sqlite3.Connection, path: str) -> int:
+    # In this order: another process may make the schema in between, its tables and its mark at once.
+    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
         return int(connection.execute("SELECT coalesce(max(number), 0) FROM migration").fetchone()[0])
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if not empty:
         raise errors.CorruptDatabaseError(
             f"{path} is a database of another program; nothing was changed: move it away, or set MA_HOME to another "
             "folder"
