@@ -138,6 +138,32 @@ def test_wrong_arguments_of_a_registered_pipeline_start_nothing(served: Served) 
         said.refused(2, "m: there is no such parameter; there are: n, name")
 
 
+BAD_RESULT = """
+import threading
+from michelangelo import uniflow
+
+@uniflow.task
+def lock():
+    return threading.Lock()
+
+@uniflow.workflow
+def flow():
+    return lock()
+"""
+
+
+def test_failure_on_a_server_is_told_like_one_without(served: Served) -> None:
+    served.desk.write("bad.py", BAD_RESULT)
+    result = served.desk.mactl("pipeline", "dev-run", "bad.py", "--wait")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "ended Failed: task lock: " in result.err
+    assert "the result of lock: value: _thread.lock lives in one process only" in result.err
+    assert "bad.py, line 4, in lock" in result.err
+    run = served.desk.objects("pipelineruns")[-1]
+    assert run["status"]["state"] == "Failed"
+
+
 def test_resume_of_what_is_not_there_is_refused(desk: Desk) -> None:
     desk.write("flow.py", FLOW)
     desk.python("flow.py", "--resume").refused(1, "no run of the workflow flow in project local is unfinished")

@@ -135,7 +135,11 @@ class EmbeddedRun:
             error.was_shown = True
             raise
         except (Exception, SystemExit) as error:
-            self._progress.end("failed", conductor.describe(error))
+            if isinstance(error, errors.ApiError | errors.StorageError) and not isinstance(error, errors.TaskError):
+                # The platform failed, not the workflow: the run is unfinished.
+                self._progress.end("was interrupted", f"{conductor.describe(error)}\n{self._advice(run)}")
+            else:
+                self._progress.end("failed", conductor.describe(error))
             if isinstance(error, errors.MichelangeloError):
                 error.was_shown = True
             raise
