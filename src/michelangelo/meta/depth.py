@@ -20,8 +20,8 @@ def deeper_than(obj: Any, limit: int = MAX_DEPTH) -> bool:
             return True
         below: list[Any] = []
         for node in level:
-            below.extend(
-                child for child in (node.values() if type(node) is dict else node) if type(child) in (dict, list)
-            )
+            for child in node.values() if type(node) is dict else node:
+                if type(child) is dict or type(child) is list:
+                    below.append(child)
         level = below
     return False

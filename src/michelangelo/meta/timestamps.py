@@ -5,6 +5,7 @@ It keeps no clock: whoever needs one passes it in, so that tests and replays dec
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ Clock = Callable[[], datetime]
 _RFC3339: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
+_CANONICAL: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z")
+"""What we write ourselves; Python's own parser, which takes more forms than RFC 3339 has, is much faster on it."""
 
 
 def system_clock() -> datetime:
@@ -49,6 +52,9 @@ def of_millis(millis: int) -> datetime:
 
 def parse(text: str) -> datetime:
     """An RFC 3339 timestamp; digits below a microsecond are dropped. Raises ValueError."""
+    if _CANONICAL.fullmatch(text):
+        with contextlib.suppress(ValueError):  # said below
+            return datetime.fromisoformat(text)
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no RFC 3339 timestamp such as 2026-01-31T12:00:00Z")
