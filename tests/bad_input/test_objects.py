@@ -201,8 +201,19 @@ def test_verb_on_what_is_missing_says_where_to_look(served: Served, words: list[
         served.desk.mactl(*words).refused(code, said)
 
 
+def test_object_that_is_too_large_to_apply_is_refused(served: Served) -> None:
+    spec = {"manifest": MANIFEST, "description": "x" * 300_000}
+    served.desk.write("large.yaml", as_yaml(document("Pipeline", "large", spec, namespace="local")))
+    with served.desk.unchanged():
+        result = served.desk.mactl("apply", "-f", "large.yaml")
+        reply = served.send("POST", PIPELINES, document("Pipeline", "large", {**spec, "description": "x" * 1_600_000}))
+    result.refused(2, "large.yaml:1: it is 3001", "bytes as JSON, and `apply` takes at most 262144", "put large data")
+    assert reply.code == 413
+    assert "Put large data into a blob" in reply.json["message"]
+
+
 def test_object_for_a_missing_project_is_refused(served: Served) -> None:
     served.desk.write("lost.yaml", as_yaml({**GOOD, "metadata": {"name": "lost", "namespace": "nowhere"}}))
     with served.desk.unchanged():
         result = served.desk.mactl("apply", "-f", "lost.yaml")
-    result.refused(2, "lost.yaml:1: ", "nowhere", "not found")
+    result.refused(2, "lost.yaml:5: there is no project nowhere; make it first: mactl template project --name nowhere")

@@ -18,6 +18,7 @@ from michelangelo.cli.documents import Document
 from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object
+from michelangelo.meta.metadata import ANNOTATIONS_BYTES
 
 __all__ = ["apply", "apply_files"]
 
@@ -119,8 +120,20 @@ def _check(loaded: Sequence[Document], wanted: Sequence[Object]) -> None:
         checked = registry.get(obj["kind"]).model.check(obj)
         found += [errors.FieldError(f"{document.place(e.path)}: {e.path}", e.message) for e in checked.errors]
         found += [errors.FieldError(document.place(path), f"unknown field {path!r}") for path in checked.unknown]
+        found += _check_size(document, obj)
     if found:
         raise errors.InvalidError("nothing was applied, because this is wrong:", errors=found)
+
+
+def _check_size(document: Document, obj: Object) -> list[errors.FieldError]:
+    size = len(merge.with_last_applied(obj)["metadata"]["annotations"][merge.LAST_APPLIED].encode())
+    if size <= ANNOTATIONS_BYTES or not obj["metadata"].get("name"):
+        return []
+    message = (
+        f"it is {size} bytes as JSON, and `apply` takes at most {ANNOTATIONS_BYTES}, because it keeps what was applied "
+        "in an annotation: put large data into a file or a blob that the object names"
+    )
+    return [errors.FieldError(document.place(), message)]
 
 
 def _write(link: Connection, wanted: Object, dry_run: bool) -> tuple[Object, str]:
@@ -150,4 +163,8 @@ def _without_defaults(canonical: Object, wanted: Object) -> Object:
 def _message(document: Document, error: errors.ApiError) -> str:
     if isinstance(error, errors.InvalidError) and error.errors:
         return "\n       ".join(f"{document.place(e.path)}: {e}" for e in error.errors)
+    if isinstance(error, errors.NotFoundError) and error.details.get("kind") == "namespaces":
+        place, name = document.place("metadata.namespace"), error.details.get("name")
+        advice = f"mactl template project --name {name} | mactl apply -f -"
+        return f"{place}: there is no project {name}; make it first: {advice}"
     return f"{document.place()}: {error.message}"
