@@ -226,7 +226,7 @@ def _is_to_resume(run: Object) -> bool:
     stopped = conditions.find(run, RESUMABLE)
     if stopped is None or stopped.get("status") != "True" or _is_killed(run):
         return False
-    asked_since = run["metadata"].get("generation", 0) > stopped.get("observedGeneration", 0)
+    asked_since = int(run["metadata"].get("generation") or 0) > int(stopped.get("observedGeneration") or 0)
     return run["spec"].get("action") == "Resume" and asked_since
 
 
