@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from michelangelo.client.client import Client, Object
+from michelangelo.client.informer import Change, Informer
 from michelangelo.controllers.garbage_collector import GarbageCollector
 from michelangelo.runtime.manager import Manager
 from michelangelo.runtime.reconciler import Request
@@ -19,13 +21,27 @@ MANIFEST: Object = {"manifest": {"filePath": "flow.py"}}  # Not to be run: no ot
 
 
 @pytest.fixture
-def tree(create: Create) -> Object:
-    """owner ← child ← grandchild, and a bystander."""
+def tree(create: Create, manager: Manager) -> Object:
+    """owner ← child ← grandchild, and a bystander; the collector knows of them all."""
     owner = create("Pipeline", "owner", MANIFEST)
     child = create("Pipeline", "child", MANIFEST, owner=owner)
     create("CachedOutput", "grandchild", {}, owner=child)
     create("Pipeline", "bystander", MANIFEST)
+    for kind, name in (("CachedOutput", "grandchild"), ("Pipeline", "bystander")):
+        wait_until_known(manager.informer(kind), name)
     return owner
+
+
+def wait_until_known(informer: Informer, name: str) -> None:
+    known = threading.Event()
+
+    def notice(change: Change) -> None:
+        if change.object["metadata"]["name"] == name:
+            known.set()
+
+    stop = informer.add_handler(notice)
+    assert known.wait(DEADLINE_SECONDS)
+    stop()
 
 
 def names(client: Client) -> set[str]:
