@@ -1,7 +1,8 @@
 """Run by test_kill.py as a process of its own: forks writers and watchers from one warm interpreter, and kills them.
 
 Commands come as JSON lines on stdin, one answer line each on stdout. A child makes its store after the fork, and
-tells what it did in a file, one `write` per line, so that a line is there or not: what a killed process had said stays.
+tells what it did in a file, a line at a time: what a killed process had said stays. The kill may cut the last line off
+(the kernel looks for it at each page of a `write`); such a line does not count, and its reader removes it.
 """
 
 from __future__ import annotations

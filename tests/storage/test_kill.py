@@ -172,7 +172,14 @@ def position(file: Path) -> int:
 
 
 def lines(file: Path) -> list[list[Any]]:
-    return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+    """What a child said before it was killed; a line that the kill cut off is removed, it was not said."""
+    if not file.exists():
+        return []
+    said = file.read_bytes()
+    whole = said.rfind(b"\n") + 1
+    if whole < len(said):
+        os.truncate(file, whole)
+    return [json.loads(line) for line in said[:whole].splitlines()]
 
 
 def is_whole(record: Record) -> bool:

@@ -5,9 +5,9 @@
 * orphan: the owner has the finalizer `orphan`; its dependents lose the reference to it, and stay.
 
 An owner is what its uid says: an object of the same name that was made later is another one. That an owner is gone is
-never concluded from a cache, which may be behind: the server is asked. Who depends on whom is read from the caches, as in
-Kubernetes: what was made in the last moment before a foreground deletion may go after its owner instead of before it.
-Owners of kinds that we do not know are left alone."""
+never concluded from a cache, which may be behind: the server is asked. Who depends on whom is read from the caches, as
+in Kubernetes: what was made in the last moment before a foreground deletion may go after its owner instead of before
+it. Owners of kinds that we do not know are left alone."""
 
 from __future__ import annotations
 
