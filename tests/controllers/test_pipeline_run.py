@@ -248,7 +248,8 @@ def test_dead_driver_is_replaced_after_a_pause(
     look()
     assert drivers.started == ["r", "r"]
     assert state(client) == "Running"
-    (event,) = client.list("Event", namespace="demo").items
+    assert reasons(client) == ["DriverStarted", "DriverRestarted"]
+    event = client.list("Event", namespace="demo", field_selector="reason=DriverRestarted").items[0]
     assert event["reason"] == "DriverRestarted"
 
 
@@ -299,6 +300,24 @@ def test_kill_is_the_drivers_business_while_there_is_one(
     clock.advance(60)
     look()
     assert (state(client), drivers.started) == ("Killed", ["r"])
+
+
+def reasons(client: Client) -> list[str]:
+    """Of the events, oldest first."""
+    events = client.list("Event", namespace="demo").items
+    return [event["reason"] for event in sorted(events, key=lambda one: int(one["metadata"]["resourceVersion"]))]
+
+
+def test_run_tells_its_story_in_events(
+    client: Client, create: Create, drivers: Any, look: Callable[[], Result]
+) -> None:
+    run = create("PipelineRun", "r", {"pipelineSpec": SPEC, "input": INPUT})
+    drivers.on_start = drivers.begin
+    look()
+    drivers.finish(run, "Succeeded")
+    look()
+    look()
+    assert reasons(client) == ["DriverStarted", "Succeeded"]
 
 
 def test_deleted_run_loses_its_driver(client: Client, create: Create, drivers: Any, look: Callable[[], Result]) -> None:

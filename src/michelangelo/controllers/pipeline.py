@@ -21,6 +21,7 @@ from michelangelo.meta import labels as label_keys
 from michelangelo.runtime import controller
 from michelangelo.runtime.manager import Manager
 from michelangelo.runtime.reconciler import Request, Result
+from michelangelo.runtime.recorder import Recorder
 
 __all__ = [
     "MAIN_BRANCHES",
@@ -49,6 +50,7 @@ class PipelineReconciler:
         self._client = client
         self._pipelines = pipelines
         self._revisions = revisions
+        self._recorder = Recorder(client, "pipeline", clock=clock)
         self._clock = clock
 
     def reconcile(self, request: Request) -> Result:
@@ -89,9 +91,11 @@ class PipelineReconciler:
     def _make(self, pipeline: Object) -> Object:
         for name in revision_names(pipeline):
             try:
-                return self._client.create(self._document(pipeline, name))
+                revision = self._client.create(self._document(pipeline, name))
             except errors.AlreadyExistsError:
                 continue  # The same commit with another spec: the next name is made from the whole spec.
+            self._recorder.event(pipeline, "Normal", "RevisionCreated", f"revision {name}")
+            return revision
         raise errors.ConflictError(
             f"the names of the revisions of pipeline {pipeline['metadata']['name']} are taken by others"
         )

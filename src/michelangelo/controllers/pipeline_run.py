@@ -89,6 +89,8 @@ class PipelineRunReconciler:
             self._forget(request)
             return Result()
         if _state(run) in _FINISHED and not _is_to_resume(run):
+            if request in self._started:
+                self._tell_end(run)
             self._forget(request)
             return Result()
         term = self._remaining_term(request, run)
@@ -184,7 +186,15 @@ class PipelineRunReconciler:
         run = statuses.write(self._client, run, wanted)
         if again:
             self._recorder.event(run, "Warning", reason, f"the driver of the run is gone; {message}")
+        else:
+            self._recorder.event(run, "Normal", reason, "a driver works on the run")
         return run
+
+    def _tell_end(self, run: Object) -> None:
+        status = run["status"]
+        steps = (status.get("stepCounts") or {}).get("total") or 0
+        message = str(status.get("errorMessage") or f"the run ended after {steps} steps")
+        self._recorder.event(run, "Normal" if _state(run) == "Succeeded" else "Warning", _state(run), message)
 
     def _end(self, run: Object, state: str, message: str, *, exception_type: str = "") -> None:
         wanted = statuses.draft(run)
@@ -195,6 +205,8 @@ class PipelineRunReconciler:
         conditions.set(wanted, DRIVEN, "False", reason=state, message=message, clock=self._clock)
         statuses.write(self._client, run, wanted)
         self._recorder.event(run, "Warning", state, message)
+        # It is told: what is seen of it from now on is no news.
+        self._started.pop(Request(run["metadata"]["namespace"], run["metadata"]["name"]), None)
 
     def _forget(self, request: Request) -> None:
         self._observed.pop(request, None)
