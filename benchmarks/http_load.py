@@ -82,7 +82,47 @@ def client(connection: Connection, verb: str, known: str, until: float, seen: li
         seen.append((time.perf_counter() - started, status))
 
 
+class Watcher(threading.Thread):
+    """Counts the events of one watch. Its socket is its own: a watch ends with its connection."""
+
+    def __init__(self, connection: Connection, resource_version: str) -> None:
+        super().__init__(daemon=True)
+        self.socket = connection.socket
+        query = f"watch=true&resourceVersion={resource_version}"
+        self.socket.sendall(f"GET {OBJECTS}?{query} HTTP/1.1\r\n{connection.head}\r\n".encode())
+        self.seen = 0
+
+    def run(self) -> None:
+        rest = b""
+        while data := self.socket.recv(1 << 18):
+            lines = (rest + data).split(b"\n")
+            rest = lines.pop()
+            self.seen += sum(b'"type":"ADDED"' in line for line in lines)
+
+
+def watched(port: int, token: str, ca: str, seconds: float, clients: int) -> dict[str, object]:
+    """One client creates as fast as it can, `clients` watch: events that reached a watcher, per second and in all."""
+    creator = Connection(port, token, ca)
+    _, answer = creator.request("GET", f"{OBJECTS}?limit=1")
+    version = json.loads(answer)["metadata"]["resourceVersion"]
+    watchers = [Watcher(Connection(port, token, ca), version) for _ in range(clients)]
+    for watcher in watchers:
+        watcher.start()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() < started + seconds:
+        status, _ = creator.request(*one_request("create", ""))
+        count += status == 201
+    deadline = time.perf_counter() + 5
+    while any(watcher.seen < count for watcher in watchers) and time.perf_counter() < deadline:
+        time.sleep(0.001)
+    elapsed = time.perf_counter() - started
+    missed = {str(number): count - w.seen for number, w in enumerate(watchers) if w.seen != count}
+    return {"per_second": sum(w.seen for w in watchers) / elapsed, "other_answers": missed}
+
+
 def main(port: int, token: str, ca: str, seconds: float, clients: int, verb: str) -> dict[str, object]:
+    if verb == "watch":
+        return watched(port, token, ca, seconds, clients)
     known = f"co-{uuid.uuid4().hex[:20]}"
     connections = [Connection(port, token, ca) for _ in range(clients)]
     status, answer = connections[0].request("POST", OBJECTS, json.dumps(document(known)).encode())

@@ -112,9 +112,10 @@ def run() -> list[dict[str, Any]]:
             times = [pipeline_run_seconds(server) for _ in range(4)]
             rows.append({"case": "mactl pipeline run --wait to Succeeded, s", "value": statistics.median(times[1:])})
             server.mactl("apply", "-f", str(write_project(server.home)))
-            for verb, clients in [(v, c) for v in ("create", "get", "list20", "list500") for c in (1, 4)]:
+            for verb, clients in [(v, c) for v in ("create", "get", "list20", "list500", "watch") for c in (1, 4)]:
                 row = server.load(verb, clients)
-                rows.append({"case": f"{verb}, {clients} client{'s' * (clients > 1)}, requests/s", **row})
+                unit = "events/s, one creates" if verb == "watch" else "requests/s"
+                rows.append({"case": f"{verb}, {clients} client{'s' * (clients > 1)}, {unit}", **row})
             rows.append({"case": "memory after the load (PSS), MB", "value": server.memory_mb()})
     for row in rows:
         print("  ", row, flush=True)
