@@ -46,12 +46,13 @@ def our_cases(python: str) -> list[tuple[str, str, list[str]]]:
 
 
 def measure(runner: ModuleType, env: str, argv: list[str], repeats: int) -> dict[str, Any] | str:
-    """Medians of `repeats` runs after a warm-up, or the end of the log of a run that failed."""
+    """Medians of `repeats` runs after a warm-up, or the last line that a run that failed has said."""
     first = runner.once(env, argv)
     results = [first] if first["rc"] else [runner.once(env, argv) for _ in range(repeats)]
     failed = next((r for r in results if r["rc"]), None)
     if failed:
-        return str(failed["log"])[-300:]
+        said = [line.strip() for line in str(failed["log"]).splitlines() if line.strip()]
+        return f"exit {failed['rc']}: {said[-1][:100] if said else ''}"
     inner = [float(m.group(1)) for r in results if (m := re.search(r"run=([\d.]+)", r["bench"]))]
     return {
         **{key: statistics.median(r[key] for r in results) for key in ("wall", "cpu", "rss")},

@@ -92,12 +92,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--peers", type=pathlib.Path, default=HERE.parents[1] / "shared" / "peers")
     parser.add_argument("-k", type=int, default=5, help="repeats of each case")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from results.json")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     kept = HERE / "results.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    for part in options.parts or PARTS:
+    for part in () if options.render else options.parts or PARTS:
         if part == "flows" and not (options.peers / "run_all.py").exists():
             print(f"flows: left out, there are no peers' scripts in {options.peers}", file=sys.stderr)
             continue
@@ -108,9 +109,13 @@ def main() -> None:
             "rows": measure(part, options),
         }
         kept.write_text(json.dumps(results, indent=1))
-    notes = HERE / "NOTES.md"
+    write(results)
+
+
+def write(results: dict[str, Any]) -> None:
+    """RESULTS.md: the notes, then a table a part."""
     text = "# Results\n\nWritten by `make bench`; wall and CPU in seconds, rss in MB of the largest process.\n\n"
-    text += notes.read_text() + "\n" if notes.exists() else ""
+    text += (HERE / "NOTES.md").read_text() + "\n"
     for part in PARTS:
         if part in results:
             entry = results[part]
