@@ -66,7 +66,7 @@ class EmbeddedRunner:
         name = options.resume or ""
         if options.resume is None:
             name = new_run_name()
-            host = hosting.TaskHost(chosen, name, chosen.blobs.as_uri(), target)
+            host = hosting.TaskHost(chosen, name, chosen.blobs_url(durability="process"), target)
         try:
             # Only now, while the first process for tasks starts.
             embedded = importlib.import_module("michelangelo.app.embedded")
@@ -74,7 +74,7 @@ class EmbeddedRunner:
             with embedded.EmbeddedRun(chosen, workflow, options) as run:
                 prepared = run.create(name, *call) if options.resume is None else run.find(name, *call)
                 if host is None:
-                    host = hosting.TaskHost(chosen, prepared.name, chosen.blobs.as_uri(), target)
+                    host = hosting.TaskHost(chosen, prepared.name, chosen.blobs_url(durability="process"), target)
                 return run.drive(prepared, host)
         finally:
             if host is not None:
