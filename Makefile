@@ -54,18 +54,19 @@ docs: $(READY) ## Check the documentation: its links, and that it covers every k
 	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
 
 lock: $(VENV)/.uv ## Choose new versions of all dependencies
-	$(BIN)/uv pip compile pyproject.toml --group dev --group examples --all-extras --generate-hashes --universal \
+	$(BIN)/uv pip compile --system-certs pyproject.toml --group dev --group examples --all-extras --generate-hashes --universal \
 	  --python-version 3.11 --no-annotate --no-header --upgrade -q -o requirements.lock
 
 clean: ## Delete everything that was built
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is written last, so an interrupted install starts again.
+# A stamp is written last, so an interrupted install starts again. Certificates are those of the system, as for pip:
+# a network with an authority of its own is known there.
 $(READY): $(VENV)/.uv requirements.lock pyproject.toml
 	@echo "Installing into $(VENV)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --require-hashes -r requirements.lock
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -e .
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --system-certs -q --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --system-certs -q --no-deps -e .
 	@touch $@
 
 $(VENV)/.uv: Makefile
