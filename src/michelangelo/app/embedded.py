@@ -22,7 +22,7 @@ from michelangelo.uniflow import codecs, source, source_tree
 from michelangelo.uniflow.runner import RunOptions
 from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["WORKFLOW", "EmbeddedRun", "Prepared"]
+__all__ = ["WORKFLOW", "EmbeddedRun", "Prepared", "made_at"]
 
 WORKFLOW: Final = "michelangelo/workflow"
 """Label on development runs: the name of the workflow function."""
@@ -176,7 +176,7 @@ class EmbeddedRun:
             namespace=self._project,
             label_selector=f"{WORKFLOW}={taskruns.label_value(self._workflow.name)}",
         )
-        for found in sorted(listed.items, key=lambda run: str(run["metadata"]["creationTimestamp"]), reverse=True):
+        for found in sorted(listed.items, key=made_at, reverse=True):
             try:
                 conductor.check_resumable(found)
             except errors.WorkflowError:
@@ -185,3 +185,10 @@ class EmbeddedRun:
         raise errors.WorkflowError(
             f"no run of the workflow {self._workflow.name} in project {self._project} is unfinished; start a new one"
         )
+
+
+def made_at(run: Object) -> tuple[str, str]:
+    """Creation times are in seconds; of runs of the same second the stamp of the write, in microseconds, decides."""
+    metadata = run["metadata"]
+    stamp = (metadata.get("annotations") or {}).get(labels.SPEC_UPDATE_TIMESTAMP)
+    return str(metadata["creationTimestamp"]), str(stamp or "")
