@@ -10,6 +10,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+# By pip, which looks for ready wheels on the machine too; elsewhere it takes the default build.
+TORCH := torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -66,6 +68,7 @@ clean: ## Delete everything that was built
 $(READY): $(VENV)/.uv requirements.lock pyproject.toml
 	@echo "Installing into $(VENV)"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --system-certs -q --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check '$(TORCH)'
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --system-certs -q --no-deps -e .
 	@touch $@
 

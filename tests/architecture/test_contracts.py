@@ -34,7 +34,9 @@ VIOLATIONS = [
     ("home-fsspec", "worker", "import fsspec"),
     ("home-click", "app", "import click"),
     ("home-data", "engine", "def late() -> None:\n    import numpy"),
-    ("home-heavy", "executors", "import torch"),
+    ("home-data", "executors", "import torch"),
+    ("home-ray", "engine", "import ray"),
+    ("home-spark", "uniflow", "def late() -> None:\n    import pyspark"),
     ("home-heavy", "app", "import kubernetes"),
 ]
 

@@ -119,6 +119,8 @@ class Dispatcher:
                 "step": step.id,
                 "attempt": len(step.attempts),
             },
+            config=policy.config,
+            working_directory=policy.working_directory,
         )
 
     def _poll(self, name: str) -> None:

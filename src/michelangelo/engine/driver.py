@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, failures, replay
+from michelangelo.engine import arguments, failures, replay, steps
 from michelangelo.engine.cache import CacheKey
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
@@ -355,4 +355,10 @@ def _policy(task: Task[..., Any], default_executor: str) -> Policy:
         retries=options.retries,
         timeout_seconds=options.timeout_seconds or 0.0,
         idempotent=options.idempotent,
+        environment=dict(options.environment),
+        config={} if options.config is None else options.config.settings(),
+        requirements=options.requirements,
+        working_directory=options.working_directory or "",
+        secrets=options.secrets,
+        pending_timeout_seconds=options.pending_timeout_seconds or steps.PENDING_SECONDS,
     )

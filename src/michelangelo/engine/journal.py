@@ -70,6 +70,8 @@ class Entry:
     """1, 2, … in the order in which ends reached the workflow; 0 while running. Replay repeats this order."""
     final: bool = False
     """Whether this end is the step's: no retry follows."""
+    node: str = ""
+    """The node of the workflow's graph that this step is an instance of (`uniflow.graph`)."""
     driver: str = ""
     """Identity of the driver that wrote the entry (the fence)."""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -98,6 +98,7 @@ class Recorder:
             fingerprint=step.fingerprint,
             state=state,
             inputs=step.arguments,
+            node=step.node,
             started_at=instant(),
             driver=self._around.driver,
             details={**place, **details},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from michelangelo import errors
 from michelangelo.engine import failures
@@ -18,10 +18,13 @@ from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.executors.base import AttemptState, CallTarget, Resources
 from michelangelo.uniflow import retry
 from michelangelo.uniflow.retry import Retry
+from michelangelo.uniflow.secret import Secret
 
-__all__ = ["Policy", "Step", "Verdict", "judge"]
+__all__ = ["PENDING_SECONDS", "Policy", "Step", "Verdict", "judge"]
 
 _LOSSES = 3
+PENDING_SECONDS: Final = 3600.0
+"""How long an attempt may wait for room, unless its task says otherwise."""
 _ANY_RESOURCES = Resources()
 
 
@@ -37,6 +40,13 @@ class Policy:
     losses: int = _LOSSES
     """How many times the worker or the driver may be lost before the step fails."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the executor is told beyond the resources."""
+    requirements: Sequence[str] = ()
+    """As the task's author wrote them."""
+    working_directory: str = ""
+    secrets: Sequence[Secret] = ()
+    pending_timeout_seconds: float = PENDING_SECONDS
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +59,8 @@ class Step:
     task: str
     fingerprint: str
     location: errors.CodeLocation | None = None
+    node: str = ""
+    """The node of the workflow's graph."""
     target: CallTarget | None = None
     policy: Policy = Policy()
     arguments: Any = None

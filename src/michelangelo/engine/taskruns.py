@@ -177,6 +177,7 @@ class TaskRunJournal:
                 "fingerprint": entry.fingerprint,
                 "inputs": entry.inputs,
                 "driver": entry.driver,
+                **({"node": entry.node} if entry.node else {}),
             },
             "status": _status(entry),
         }
@@ -214,6 +215,7 @@ def _entry(obj: Object) -> Entry:
         fingerprint=spec["fingerprint"],
         state=EntryState(status["state"]),
         inputs=spec.get("inputs"),
+        node=spec.get("node") or "",
         output=status.get("output"),
         error=status.get("error"),
         started_at=status.get("startTime") or "",

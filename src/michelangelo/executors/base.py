@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Attempt", "AttemptState", "CallTarget", "Executor", "Orphans", "Outcome", "Resources"]
+__all__ = [
+    "Attempt",
+    "AttemptState",
+    "CallTarget",
+    "Executor",
+    "Orphans",
+    "Outcome",
+    "Pending",
+    "Resources",
+    "SecretValue",
+]
 
 
 class AttemptState(StrEnum):
@@ -47,6 +57,16 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretValue:
+    """A secret as a task gets it: the value of the environment variable `variable`, or, `as_file`, the content of a
+    file that only the task's user can read and whose path the variable holds. Never stored; redacted in the log."""
+
+    variable: str
+    value: str = field(repr=False)
+    as_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt of one step. `id` (the TaskRun's name) is unique in the run."""
 
@@ -62,6 +82,13 @@ class Attempt:
     """File that gets stdout and stderr, bounded; empty: discarded."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """What the task may know of itself: fields of `uniflow.task_context.TaskContext` by name."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the task asks of this executor beyond `resources` (`uniflow.config.TaskConfig.settings`), plain JSON."""
+    requirements: Sequence[str] = ()
+    """Lines of a locked requirements file: the function runs in an environment that has these. Empty: in ours."""
+    working_directory: str = ""
+    """Where the function runs; empty: where the run was started."""
+    secrets: Sequence[SecretValue] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +138,16 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End everything that still runs, and leave no process, thread or temporary file behind."""
+        ...
+
+
+@runtime_checkable
+class Pending(Protocol):
+    """Capability: attempts may have to wait before they start, for room in a cluster or for their environment."""
+
+    def pending(self) -> Mapping[str, str]:
+        """The attempts that were submitted and have not started, each with the reason, for people. A `poll` that waits
+        returns, empty if need be, when this changes."""
         ...
 
 

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from michelangelo.executors.base import Attempt, AttemptState, CallTarget, Outcome
+from michelangelo.executors.base import Attempt, AttemptState, CallTarget, Outcome, SecretValue
 
 __all__ = [
     "CHANNEL_FD",
@@ -170,6 +170,9 @@ def attempt_to_json(attempt: Attempt) -> Message:
         "arguments": dict(attempt.arguments),
         "environment": dict(attempt.environment),
         "context": dict(attempt.context),
+        "config": dict(attempt.config),
+        "working_directory": attempt.working_directory,
+        "secrets": [[one.variable, one.value, one.as_file] for one in attempt.secrets],
     }
 
 
@@ -181,6 +184,9 @@ def attempt_from_json(message: Message) -> Attempt:
         arguments=message["arguments"],
         environment=message["environment"],
         context=message["context"],
+        config=message["config"],
+        working_directory=message["working_directory"],
+        secrets=tuple(SecretValue(*one) for one in message["secrets"]),
     )
 
 

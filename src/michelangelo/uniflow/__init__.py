@@ -22,6 +22,7 @@ from michelangelo.uniflow.config import InProcess, Process, TaskConfig
 from michelangelo.uniflow.future import Future, FutureList, as_completed, wait
 from michelangelo.uniflow.ref import Ref
 from michelangelo.uniflow.retry import Retry
+from michelangelo.uniflow.secret import Secret
 from michelangelo.uniflow.task import Task, TaskOptions, task
 from michelangelo.uniflow.workflow import Workflow, workflow
 
@@ -40,6 +41,7 @@ __all__ = [
     "Process",
     "Ref",
     "Retry",
+    "Secret",
     "Task",
     "TaskConfig",
     "TaskOptions",

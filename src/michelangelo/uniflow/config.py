@@ -37,6 +37,10 @@ class TaskConfig:
     def resources(self) -> Resources:
         return Resources()
 
+    def settings(self) -> dict[str, Any]:
+        """What the executor is told beyond the resources, as plain JSON; part of no cache key."""
+        return {}
+
 
 @dataclass(frozen=True)
 class InProcess(TaskConfig):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -22,6 +22,7 @@ from michelangelo.uniflow import retry, runner, task_context
 from michelangelo.uniflow.config import Resources, TaskConfig
 from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.retry import Retry
+from michelangelo.uniflow.secret import Secret
 
 __all__ = ["Task", "TaskArguments", "TaskOptions", "task"]
 
@@ -49,6 +50,17 @@ class TaskOptions:
     """How long a cached output may be reused. None: as long as it exists."""
     image_spec: Any = None
     """Container image, for executors that run containers."""
+    requirements: tuple[str, ...] = ()
+    """Lines of a requirements file (`xgboost==3.1`). The task runs in an environment that has these, and is made, and
+    kept, with uv; the versions are chosen once, when the run or the revision is made."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Environment variables (given as a dict); they are over those of the run."""
+    working_directory: str | None = None
+    """Where the function runs. None: where the run was started."""
+    secrets: tuple[Secret, ...] = ()
+    """Secrets that the task gets as environment variables or files."""
+    pending_timeout_seconds: float | None = None
+    """How long an attempt may wait for room in a cluster, before it fails with the reason. None: an hour."""
     io: Literal["pickle"] | None = None
     """"pickle": results that no codec can carry are pickled, and pickled arguments are taken."""
 
@@ -77,7 +89,10 @@ class TaskOptions:
             given["config"] = configs.merge(self.config, given["config"])
         if not isinstance(given.get("retries", self.retries), Retry):
             raise TypeError(f"retries={given['retries']!r}: must be uniflow.Retry(attempts=…)")
-        for name in ("timeout_seconds", "cache_ttl_seconds"):
+        for name in ("requirements", "environment", "secrets"):
+            if name in given:
+                given[name] = _READERS[name](given[name])
+        for name in ("timeout_seconds", "cache_ttl_seconds", "pending_timeout_seconds"):
             if name in given and not given[name] > 0:
                 raise ValueError(f"{name}={given[name]!r}: must be more than 0 seconds")
         if given.get("io") not in (None, "pickle"):
@@ -97,9 +112,38 @@ class TaskArguments(TypedDict, total=False):
     cache_version: str | None
     cache_ttl_seconds: float | None
     image_spec: Any
+    requirements: Sequence[str] | None
+    environment: Mapping[str, str] | None
+    working_directory: str | None
+    secrets: Sequence[Secret] | None
+    pending_timeout_seconds: float | None
     io: Literal["pickle"] | None
 
 
+def _requirements(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not all(isinstance(line, str) and line.strip() for line in given):
+        raise TypeError(f"requirements={given!r}: must be a list of lines such as ['xgboost==3.1']")
+    return tuple(line.strip() for line in given)
+
+
+def _environment(given: Any) -> tuple[tuple[str, str], ...]:
+    items = dict(given).items()
+    if not all(isinstance(name, str) and name and "=" not in name and isinstance(value, str) for name, value in items):
+        raise TypeError(f"environment={given!r}: must be a dict of strings, such as {{'OMP_NUM_THREADS': '1'}}")
+    return tuple(sorted(items))
+
+
+def _secrets(given: Any) -> tuple[Secret, ...]:
+    if not all(isinstance(one, Secret) for one in given):
+        raise TypeError(f"secrets={given!r}: must be a list of uniflow.Secret(name, key)")
+    return tuple(given)
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "requirements": _requirements,
+    "environment": _environment,
+    "secrets": _secrets,
+}
 _OPTION_NAMES: Final = frozenset({field.name for field in dataclasses.fields(TaskOptions)} | {"retry_attempts"})
 
 

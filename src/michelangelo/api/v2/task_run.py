@@ -49,6 +49,8 @@ class TaskRunSpec(Document):
     """Name of the task, as people see it."""
     fingerprint: str | None = None
     """Digest of the task's code and of its arguments."""
+    node: str | None = None
+    """The node of the workflow's graph that the step is an instance of."""
     inputs: Any = None
     """The arguments, encoded."""
     driver: str | None = None
