@@ -37,6 +37,7 @@ def test_import_loads_only_the_core_of_the_sdk() -> None:
         "michelangelo.uniflow.ref",
         "michelangelo.uniflow.retry",
         "michelangelo.uniflow.runner",
+        "michelangelo.uniflow.secret",
         "michelangelo.uniflow.task",
         "michelangelo.uniflow.task_context",
         "michelangelo.uniflow.workflow",
