@@ -25,6 +25,7 @@
     │   ├── ArgumentsError       arguments do not fit the workflow's or the task's signature
     │   ├── CodecError           a value that no codec can carry
     │   ├── SourceError          a workflow file that does not import, or has no such workflow
+    │   ├── RequirementsError    requirements of a task that cannot be resolved or installed
     │   ├── NonDeterminismError  replay met another step than the one recorded
     │   ├── ForeignThreadError   a task called from a thread that is not the workflow's
     │   ├── LeaseLostError       another driver owns this run now
@@ -72,6 +73,7 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "RequestTooLargeError",
+    "RequirementsError",
     "RunKilledError",
     "SettingsError",
     "SourceError",
@@ -244,6 +246,12 @@ class CodecError(WorkflowError):
 
 class SourceError(WorkflowError):
     """A workflow file that does not import, or that has no such workflow."""
+
+    exit_code = 2
+
+
+class RequirementsError(WorkflowError):
+    """Requirements of a task that cannot be resolved or installed; the message has the resolver's own words."""
 
     exit_code = 2
 
