@@ -37,8 +37,8 @@ _SHOWN: Final = 5
 
 
 def resolve(requirements: Sequence[str], folder: str, *, upgrade: bool = False) -> tuple[str, ...]:
-    """The lock of `requirements`: as it was chosen before, kept below `folder`, or, new or with `upgrade`, as uv chooses
-    it now. RequirementsError with uv's words."""
+    """The lock of `requirements`: as it was chosen before, kept below `folder`; or, new or with `upgrade`, as uv
+    chooses it now. RequirementsError with uv's words."""
     key = _digest([_PYTHON, *WORKER_REQUIREMENTS, *requirements])
     path = os.path.join(folder, "locks", f"{key}.txt")
     if not upgrade:
@@ -134,7 +134,7 @@ class Environments:
                 os.close(fd)
         return found
 
-    def list(self) -> list[KeptEnvironment]:
+    def kept(self) -> list[KeptEnvironment]:
         """Those that are complete, the last used first."""
         found = []
         for path in glob.glob(os.path.join(glob.escape(self.folder), "*", _RECORD)):
@@ -147,7 +147,7 @@ class Environments:
     def prune(self, older_than_seconds: float) -> list[KeptEnvironment]:
         """Remove environments, and locks, that were last used (made) before that; those in use stay. Returns which."""
         limit = time.time() - older_than_seconds
-        removed = [one for one in self.list() if one.used_at <= limit and self._remove(one.digest)]
+        removed = [one for one in self.kept() if one.used_at <= limit and self._remove(one.digest)]
         for path in glob.glob(os.path.join(glob.escape(self.folder), "locks", "*.txt")):
             with contextlib.suppress(OSError):
                 if os.stat(path).st_mtime <= limit:

@@ -73,6 +73,12 @@ class InProcessExecutor:
                     f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
                     "submit it when one has ended"
                 )
+            if attempt.secrets:
+                raise errors.ExecutorError(
+                    f"attempt {attempt.id} asks for secrets, which every task of this process could read: "
+                    "use the process executor for it"
+                )
+            _check_is_light(attempt)
             context = {"scratch": self._scratch.path(attempt.id), **attempt.context}
             attempt = dataclasses.replace(attempt, context=context)
             self._environment.enter(attempt)
@@ -180,6 +186,16 @@ class InProcessExecutor:
                 return self._call(attempt)
         finally:
             log.close()
+
+
+def _check_is_light(attempt: Attempt) -> None:
+    """Raises ExecutorError when it asks for what threads of one process cannot have each for itself."""
+    for name, asked in (("requirements", attempt.requirements), ("a working directory", attempt.working_directory)):
+        if asked:
+            raise errors.ExecutorError(
+                f"attempt {attempt.id} asks for {name} of its own, which it cannot have in this process: use the "
+                "process executor for it (config=uniflow.Process())"
+            )
 
 
 class _Environment:

@@ -39,6 +39,9 @@ class Interpreter:
     """Empty: the driver's own at the time of the start."""
     start_method: StartMethod = "spawn" if sys.platform == "darwin" else "fork"
     """`spawn` starts a fresh interpreter per attempt, where a fork is not safe after system libraries were used."""
+    environment_folder: str = ""
+    """The environment that `python` belongs to (executors/environments.py): its packages, and none of the driver's.
+    Empty: the driver's."""
 
 
 class ZygoteProcess:
@@ -49,7 +52,7 @@ class ZygoteProcess:
         ours, theirs = socket.socketpair()
         self._errors = wire.nameless_file()
         try:
-            self.pid = _spawn(interpreter.python, theirs, self._errors, run_id)
+            self.pid = _spawn(interpreter, theirs, self._errors, run_id)
         except OSError:
             ours.close()
             os.close(self._errors)
@@ -63,7 +66,8 @@ class ZygoteProcess:
                 "driver": os.getpid(),
                 "run_id": run_id,
                 "blobs_url": blobs_url,
-                "sys_path": list(interpreter.sys_path or sys.path),
+                "sys_path": _folders(interpreter),
+                "keeps_path": bool(interpreter.environment_folder),
                 "scratch": scratch,
                 "start_method": interpreter.start_method,
             }
@@ -86,19 +90,39 @@ class ZygoteProcess:
         os.close(self._errors)
 
 
-def _spawn(python: str, channel: socket.socket, errors: int, run_id: str) -> int:
+def _folders(interpreter: Interpreter) -> list[str]:
+    """The driver's `sys.path`; for an environment, what of it is the user's own."""
+    folders = list(interpreter.sys_path or sys.path)
+    return [folder for folder in folders if _is_users(folder)] if interpreter.environment_folder else folders
+
+
+def _is_users(folder: str) -> bool:
+    libraries = os.path.dirname(os.__file__)
+    name = os.path.basename(folder)
+    if name in ("site-packages", "dist-packages") or name.endswith(".zip") or folder == _ROOT:
+        return False
+    return folder != libraries and not folder.startswith(libraries + os.sep)
+
+
+def _spawn(interpreter: Interpreter, channel: socket.socket, errors: int, run_id: str) -> int:
+    python, root = interpreter.python, _ROOT
     # Away from the low numbers first: on one that is the target already, dup2 would keep close-on-exec.
     fd = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
     error_fd = fcntl.fcntl(errors, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
     # Tasks inherit the whole environment of whoever started the run; nothing is read from it here.
     environment = {**os.environ, processes.RUN_MARKER: run_id}
+    if interpreter.environment_folder:
+        root = os.path.dirname(python)  # nothing to be found there: the environment itself knows our package
+        environment["VIRTUAL_ENV"] = interpreter.environment_folder
+        environment["PATH"] = os.path.dirname(python) + os.pathsep + environment.get("PATH", os.defpath)
+        environment.pop("PYTHONHOME", None)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_DUP2, error_fd, 2),
         (os.POSIX_SPAWN_DUP2, fd, wire.CHANNEL_FD),
     ]
-    argv = [python, "-P", "-c", ENTRY, _ROOT, run_id]
+    argv = [python, "-P", "-c", ENTRY, root, run_id]
     # In a session of its own: Ctrl-C in a terminal is the driver's to handle. And with its signals as a new process has
     # them, whatever the driver or its parent ignore or block.
     spawn = functools.partial(

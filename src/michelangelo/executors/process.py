@@ -2,7 +2,8 @@
 
 Nothing leaks from one attempt to the next, a start costs milliseconds, and an attempt can be ended whatever it does:
 its process leads a group of its own, and what it started ends with it. This module is the thread-safe face; the work is
-done by one thread (executors/supervisor.py), the zygote (worker/zygote.py) and the processes it forks.
+done by a thread (executors/supervisor.py), the zygote (worker/zygote.py) and the processes it forks, once for our own
+Python and once per environment in use (executors/installing.py).
 
 It does not isolate users from each other: every attempt runs with the rights of whoever started the run.
 
@@ -12,21 +13,23 @@ sizes; for several processes over the limit, of the proportional ones). An attem
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
 import queue
 import threading
 from collections.abc import Mapping, Sequence
 
 from michelangelo import errors
-from michelangelo.executors import launch, logs, processes, scratch, supervisor
+from michelangelo.executors import installing, launch, logs, processes, scratch, supervisor, workplace
 from michelangelo.executors.base import Attempt, Outcome
 
 __all__ = ["ProcessExecutor"]
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
 
 class ProcessExecutor:
-    """Executor `process`; also has the capability Orphans."""
+    """Executor `process`; also has the capabilities Orphans and Pending."""
 
     def __init__(
         self,
@@ -37,12 +40,14 @@ class ProcessExecutor:
         log_limit_bytes: int = logs.DEFAULT_LIMIT_BYTES,
         memory_limit_bytes: int = 0,
         interpreter: launch.Interpreter | None = None,
+        environments_folder: str = "",
     ) -> None:
         """Starts the zygote and does not wait for it.
 
         `run_id` marks every process of the run, for `end_orphans` of a later driver; `blobs_url` is where tasks find
         and leave their data; `capacity` 0 means the number of processors, at least 2; `memory_limit_bytes` is for
-        attempts that set no limit (0: none).
+        attempts that set no limit (0: none); `environments_folder` keeps the environments of attempts with requirements
+        (empty: such attempts are refused).
         """
         interpreter = interpreter or launch.Interpreter()
         self._run_id = run_id
@@ -51,19 +56,12 @@ class ProcessExecutor:
         self._unfinished: set[str] = set()
         self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._closed = False
-        self._scratch = scratch.ScratchFolders(run_id)
-        self._supervisor = supervisor.Supervisor(
-            functools.partial(
-                launch.ZygoteProcess, interpreter, run_id=run_id, blobs_url=blobs_url, scratch=self._scratch.root
-            ),
-            supervisor.Limits(log_bytes=log_limit_bytes, memory_bytes=memory_limit_bytes),
-            self._on_end,
-            scratch_folders=self._scratch,
-            end_strays=self._end_strays,
-            with_templates=interpreter.start_method == "fork",
+        limits = supervisor.Limits(log_bytes=log_limit_bytes, memory_bytes=memory_limit_bytes)
+        terms = workplace.Terms(run_id, blobs_url, limits, self._on_end, self._end_strays)
+        self._ours = workplace.Workplace(terms, interpreter)
+        self._installing = (
+            installing.Installing(environments_folder, terms, interpreter, self.wake) if environments_folder else None
         )
-        self._thread = threading.Thread(target=self._supervisor.run, name="process-executor", daemon=True)
-        self._thread.start()
 
     @property
     def name(self) -> str:
@@ -78,11 +76,11 @@ class ProcessExecutor:
         key = (path, module, tuple(sorted((environment or {}).items())))
         with self._lock:
             if not self._closed:
-                self._supervisor.post(functools.partial(self._supervisor.prepare, key))
+                self._ours.prepare(key)
 
     def submit(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._closed or not self._thread.is_alive():
+            if self._closed or not self._ours.is_alive:
                 raise errors.ExecutorError(f"attempt {attempt.id} cannot be taken: the process executor is closed")
             if attempt.id in self._unfinished:
                 raise errors.ExecutorError(f"attempt {attempt.id} is running already")
@@ -91,8 +89,17 @@ class ProcessExecutor:
                     f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
                     "submit it when one has ended"
                 )
+            if attempt.requirements and self._installing is None:
+                raise errors.ExecutorError(
+                    f"attempt {attempt.id} cannot be taken: it has requirements, and this executor has no folder to "
+                    "keep environments in"
+                )
+            attempt = _with_thread_counts(attempt)
             self._unfinished.add(attempt.id)
-            self._supervisor.post(functools.partial(self._supervisor.start, attempt))
+            if attempt.requirements and self._installing is not None:
+                self._installing.start(attempt)
+            else:
+                self._ours.start(attempt)
 
     def poll(self, timeout_seconds: float) -> Sequence[Outcome]:
         found: list[Outcome | None] = []
@@ -107,22 +114,29 @@ class ProcessExecutor:
     def cancel(self, attempt_id: str, *, grace_seconds: float = 5.0) -> None:
         with self._lock:
             if not self._closed:
-                self._supervisor.post(functools.partial(self._supervisor.cancel, attempt_id, grace_seconds))
+                self._ours.cancel(attempt_id, grace_seconds)
+        if self._installing is not None:
+            self._installing.cancel(attempt_id, grace_seconds)
+
+    def pending(self) -> Mapping[str, str]:
+        return {} if self._installing is None else self._installing.pending()
 
     def wake(self) -> None:
         self._ended.put(None)
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._supervisor.post(self._supervisor.stop)
-        self._thread.join()
-        self._scratch.close()
+            is_first, self._closed = not self._closed, True
+        if is_first:
+            self._ours.stop()
+            if self._installing is not None:
+                self._installing.close()
+        self._ours.close()
 
     def end_orphans(self) -> int:
         count = self._end_strays()
-        scratch.remove_left(self._run_id, but=self._scratch.root)
+        others = [] if self._installing is None else self._installing.scratch_folders()
+        scratch.remove_left(self._run_id, but=[self._ours.scratch_folder, *others])
         return count
 
     def _end_strays(self) -> int:
@@ -132,6 +146,15 @@ class ProcessExecutor:
         with self._lock:
             self._unfinished.discard(outcome.id)
         self._ended.put(outcome)
+
+
+def _with_thread_counts(attempt: Attempt) -> Attempt:
+    """A task that says how many cores it uses gets numerical libraries that start as many threads."""
+    cpu = attempt.config.get("cpu")
+    if not cpu:
+        return attempt
+    counts = dict.fromkeys(_THREAD_VARIABLES, str(max(1, int(cpu))))
+    return dataclasses.replace(attempt, environment={**counts, **attempt.environment})
 
 
 def _processor_count() -> int:

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Collection
 
 __all__ = ["ScratchFolders", "remove_left"]
 
@@ -41,11 +42,11 @@ class ScratchFolders:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def remove_left(run_id: str, *, but: str) -> None:
+def remove_left(run_id: str, *, but: Collection[str]) -> None:
     """Remove the folders that other executors of the run left behind."""
     for root in glob.glob(glob.escape(os.path.join(tempfile.gettempdir(), _prefix(run_id))) + "*"):
         with contextlib.suppress(OSError):
-            if root != but and os.lstat(root).st_uid == os.getuid():
+            if root not in but and os.lstat(root).st_uid == os.getuid():
                 shutil.rmtree(root, ignore_errors=True)
 
 

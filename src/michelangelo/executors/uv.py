@@ -1,4 +1,4 @@
-"""Calls of uv, the package resolver and installer: where it is, and one command at a time, in its own words when it fails.
+"""Calls of uv, the package resolver and installer: where it is, one command at a time, and its own words when it fails.
 
 uv reads the user's own configuration (`UV_…`, uv.toml in the user's folder), so private indexes and mirrors work; the
 system's certificates are trusted, as pip does. What is asked of it is executors/environments.py's matter.

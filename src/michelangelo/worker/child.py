@@ -17,8 +17,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from michelangelo import errors
 from michelangelo.executors import wire
-from michelangelo.executors.base import Attempt, Outcome
+from michelangelo.executors.base import Attempt, AttemptState, Outcome
 from michelangelo.uniflow import source
 from michelangelo.worker import failure, forksafety
 
@@ -92,6 +93,16 @@ def _call(attempt: Attempt, call: Callable[[Attempt], Outcome]) -> Outcome:
     # A class that the user's script defines belongs to `__main__` there; here that is the module of the same file.
     with contextlib.suppress(Exception):  # the call reports what is wrong with the file
         sys.modules["__main__"] = source.load_file(attempt.target.path, attempt.target.module)
+    # Only now: the module is imported where the run was started, also when that happened before the fork.
+    if attempt.working_directory:
+        try:
+            os.chdir(attempt.working_directory)
+        except OSError as e:
+            error = errors.ExecutorError(
+                f"the working directory {attempt.working_directory} of {attempt.target.qualname} cannot be used: "
+                f"{e.strerror}; make it, or correct the task's working_directory"
+            )
+            return Outcome(id=attempt.id, state=AttemptState.FAILED, error=failure.from_exception(error))
     return call(attempt)
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     if not received:
         return
     hello = received.pop(0)[0]
-    sys.path[:] = hello["sys_path"]
+    sys.path[:] = [*hello["sys_path"], *(sys.path if hello["keeps_path"] else ())]
     caller = call.Caller(lambda: opening.open_blob_store(hello["blobs_url"]))
     if hello["blobs_url"].startswith(("file:", "/")):
         # Cheap and safe across a fork; others may start threads, so each process opens them for itself.
