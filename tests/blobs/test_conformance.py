@@ -1,4 +1,4 @@
-"""What every blob store does, over all of them: memory, a folder, and fsspec on memory and on a folder."""
+"""What every blob store does, over all of them: memory, a folder, S3, and fsspec on memory and on a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from michelangelo.blobs.blob_store import Blob, BlobStore, digest_of
+from michelangelo.blobs.blob_store import Blob, BlobStore, Collectable, digest_of
 from michelangelo.blobs.local import LocalBlobStore
 from michelangelo.blobs.memory import MemoryBlobStore
 from michelangelo.blobs.remote import RemoteBlobStore
@@ -28,9 +28,12 @@ OPENERS: dict[str, Callable[[Path], BlobStore]] = {
 }
 
 
-@pytest.fixture(params=OPENERS)
+@pytest.fixture(params=[*OPENERS, "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
-    opened = OPENERS[request.param](tmp_path / "blobs")
+    if request.param == "s3":
+        opened: BlobStore = request.getfixturevalue("s3").store()
+    else:
+        opened = OPENERS[request.param](tmp_path / "blobs")
     yield opened
     opened.close()
 
@@ -121,9 +124,47 @@ def test_concurrent_writers_of_one_blob_agree(store: BlobStore) -> None:
     assert store.get(digest_of(data)) == data
 
 
-@pytest.fixture(params=["local", "fsspec-file"])
+def test_touch_says_whether_a_blob_is_there(store: BlobStore) -> None:
+    digest = store.put(b"here").digest
+    assert store.touch(digest)
+    assert not store.touch(MISSING)
+    store.delete(digest)
+    assert not store.touch(digest)
+
+
+def test_discard_leaves_what_was_touched(store: BlobStore) -> None:
+    if not isinstance(store, Collectable):
+        pytest.skip("its blobs have no age")
+    blob = store.put(b"old")
+    assert [one for one, _ in store.ages()] == [blob]
+    assert store.discard([blob.digest, MISSING], store.now() - 60) == []
+    assert store.has(blob.digest)
+    assert store.discard([blob.digest, MISSING], store.now() + 60) == [blob.digest]
+    assert not store.has(blob.digest)
+    assert store.put(b"old") == blob
+    assert store.get(blob.digest) == b"old"
+
+
+def test_platforms_that_joined_are_known(store: BlobStore) -> None:
+    if not isinstance(store, Collectable):
+        pytest.skip("its blobs have no age")
+    assert store.platforms() == {}
+    store.join("a1", "ann's laptop")
+    store.join("a1", "ann's laptop")
+    assert store.platforms() == {"a1": "ann's laptop"}
+    assert list(store.iterate()) == []
+
+
+@pytest.fixture(params=["local", "fsspec-file", "s3"])
 def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[BlobStore, str]:
-    """A store on disk and the digest of a blob whose bytes were changed behind its back."""
+    """A store and the digest of a blob whose bytes were changed behind its back."""
+    if request.param == "s3":
+        server = request.getfixturevalue("s3")
+        bucket = server.bucket()
+        opened = server.store(bucket)
+        name = opened.put(b"a true sentence").digest
+        server.damage(bucket, name)
+        return opened, name
     store = OPENERS[request.param](tmp_path)
     digest = store.put(b"a true sentence").digest
     path = tmp_path / digest[7:9] / digest[9:]

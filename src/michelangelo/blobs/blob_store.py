@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 from michelangelo.errors import StorageError
 
-__all__ = ["CHUNK_BYTES", "Blob", "BlobStore", "LocalPaths", "digest_of", "parse_digest"]
+__all__ = ["CHUNK_BYTES", "Blob", "BlobStore", "Collectable", "LocalPaths", "digest_of", "parse_digest"]
 
 CHUNK_BYTES: Final = 1 << 20
 """Streams are read and written in pieces of this size."""
@@ -35,7 +35,9 @@ class BlobStore(Protocol):
     """All methods may be called from any thread, and from several processes on one store."""
 
     def put(self, data: bytes) -> Blob:
-        """Store `data`. StorageError when it cannot be written; then nothing is left behind."""
+        """Store `data`. StorageError when it cannot be written; then nothing is left behind.
+
+        What is there already is not written again, but it is as young as if it had been (`touch`)."""
         ...
 
     def put_file(self, source: str | PathLike[str] | BinaryIO) -> Blob:
@@ -52,6 +54,11 @@ class BlobStore(Protocol):
 
     def has(self, digest: str) -> bool: ...
 
+    def touch(self, digest: str) -> bool:
+        """Whether the blob is there; if so, it is young from now on, and stays for at least the time that a collector
+        leaves to young blobs. To be called before a digest that was not just put is written into an object."""
+        ...
+
     def delete(self, digest: str) -> None:
         """A blob that is not there is deleted already."""
         ...
@@ -61,6 +68,38 @@ class BlobStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Collectable(Protocol):
+    """Capability: blobs have an age, so that those which nobody refers to can be removed (app/blob_collector.py)."""
+
+    def now(self) -> float:
+        """The time by the clock that ages are measured with: seconds since the epoch."""
+        ...
+
+    def ages(self) -> Iterator[tuple[Blob, float]]:
+        """All blobs, each with the time at which it was written or touched last."""
+        ...
+
+    def discard(self, digests: Sequence[str], untouched_since: float) -> list[str]:
+        """Delete those of the blobs that were neither written nor touched at or after that time; which they were.
+
+        Against `put` and `touch` of the same blob, in any process, it is one step: either they come first, and the blob
+        stays, or they come later, and find that it is gone."""
+        ...
+
+    def remove_stale(self, untouched_since: float) -> int:
+        """Remove what writers that were killed before that time left half-written; how many pieces."""
+        ...
+
+    def join(self, platform: str, description: str) -> None:
+        """Note that the objects of `platform` (an identity) refer to blobs of this store."""
+        ...
+
+    def platforms(self) -> dict[str, str]:
+        """All that have joined, with their descriptions. Only who is alone knows all references, and may collect."""
+        ...
 
 
 @runtime_checkable

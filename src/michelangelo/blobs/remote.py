@@ -1,7 +1,7 @@
-"""Blobs in object storage, through fsspec: any URL that it knows (s3://, gs://, hdfs://, memory:// …).
+"""Blobs wherever fsspec leads: any URL that it knows (gs://, hdfs://, memory:// …) but s3://, which s3.py serves.
 
-Object stores write whole objects, so a blob appears whole there by itself; on file-like ones it is written beside its
-place and moved. fsspec is imported with this module, which `open_blob_store` imports for such a URL only.
+A blob is written beside its place and moved, so that it appears whole. It is never collected: what fsspec offers has no
+operation to make that safe with. fsspec is imported with this module, which `open_blob_store` imports for such a URL only.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class RemoteBlobStore:
     def has(self, digest: str) -> bool:
         with self._errors(f"blob {digest}"):
             return bool(self._files.exists(self._path(digest)))
+
+    def touch(self, digest: str) -> bool:
+        """These blobs have no age, and are never collected."""
+        return self.has(digest)
 
     def delete(self, digest: str) -> None:
         with self._errors(f"blob {digest}"):
