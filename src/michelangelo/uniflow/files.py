@@ -14,12 +14,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-import weakref
 from typing import Any, BinaryIO, Protocol, Self, cast
 
 from michelangelo.errors import StorageError
-from michelangelo.uniflow import archive, task_context
+from michelangelo.uniflow import archive, scratch
 
 __all__ = ["Blobs", "Directory", "File"]
 
@@ -54,7 +52,7 @@ class _Content:
         """A path of this machine: the original, or a private copy that lives as long as the attempt (in plain Python,
         as long as this object)."""
         if self._path is None:
-            folder = _scratch(self)
+            folder = scratch.new_folder(self)
             self._path = self._unpack(os.path.join(folder, self.name))
         return self._path
 
@@ -147,13 +145,3 @@ class _HashWriter:
     def write(self, data: bytes) -> int:
         self._sha.update(data)
         return len(data)
-
-
-def _scratch(owner: object) -> str:
-    """A new folder: in the attempt's own, which the worker removes, or one that goes with its owner."""
-    context = task_context.current()
-    if context is not None and context.scratch:
-        return tempfile.mkdtemp(dir=context.scratch)
-    folder = tempfile.mkdtemp(prefix="uniflow-")
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return folder

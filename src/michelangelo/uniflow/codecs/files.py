@@ -20,8 +20,7 @@ def _encode_file(value: File, encoder: Encoder) -> dict[str, Any]:
     if leaf is None:
         if not os.path.isfile(value.path):
             raise Unencodable(f"uniflow.File: there is no file {value.path}; write it before the task returns")
-        blob = encoder.blobs.put_file(value.path)
-        leaf = {"blob": blob.digest, "size": blob.size}
+        leaf = encoder.file(value.path)
     return {**leaf, "type": "michelangelo.uniflow.files:File", "metadata": {"name": value.name}}
 
 

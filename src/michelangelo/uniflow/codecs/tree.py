@@ -7,17 +7,17 @@ single types are in the other modules of this package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import Any, BinaryIO, Final, Literal
 
 import orjson
 
-from michelangelo.blobs.blob_store import BlobStore
-from michelangelo.errors import CodecError, SourceError
-from michelangelo.uniflow.codecs import registry
+from michelangelo.blobs.blob_store import Blob, BlobStore
+from michelangelo.errors import CodecError, IntegrityError, SourceError, StorageError
+from michelangelo.uniflow.codecs import content, registry
 from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.ref import Ref
 
@@ -41,18 +41,40 @@ MAX_DEPTH: Final = 80
 """Containers within containers; below what JSON parsers take."""
 _MAX_INT: Final = 2**53
 """Larger integers lose digits in parsers that read numbers as doubles, so they travel as text."""
-_SPOOL_BYTES: Final = 16 << 20
+_REFUSED: Final = {
+    "torch.nn.modules.module.Module": (
+        "a model is code and weights; return model.state_dict(), or save it into a folder "
+        "(model.save_pretrained(folder)) and return uniflow.Directory(folder)"
+    ),
+    "transformers.tokenization_utils_base.PreTrainedTokenizerBase": (
+        "save it into a folder (tokenizer.save_pretrained(folder)) and return uniflow.Directory(folder)"
+    ),
+    "torch.utils.data.dataset.Dataset": "return what it is made from: tensors, a table, a uniflow.Directory",
+    "torch.utils.data.dataloader.DataLoader": "return what it reads from, and make the loader in each task",
+    "torch.optim.optimizer.Optimizer": "return optimizer.state_dict()",
+    "datasets.iterable_dataset.IterableDataset": (
+        "it has no end to store; return datasets.Dataset.from_generator(...) of it, or make it in each task"
+    ),
+    "polars.lazyframe.frame.LazyFrame": "it is a query, not data; return frame.collect(), or make it in each task",
+    "xgboost.core.DMatrix": "return the table that it is made from, and make the DMatrix in each task",
+    "pyarrow.lib.RecordBatchReader": "it can be read only once; return reader.read_all()",
+    "ray._raylet.ObjectRef": "it lives in one Ray cluster only; return ray.get(ref)",
+    "ray.actor.ActorHandle": "an actor lives in one Ray cluster only; return what it computes",
+    "pyspark.rdd.RDD": "return a DataFrame (spark.createDataFrame(rdd)), or what rdd.collect() gives",
+}
+"""What to do with values that are known and refused, by the qualified name of their class or of a base."""
 
 
 def encode(value: Any, blobs: BlobStore, *, io: Literal["pickle"] | None = None) -> Any:
     """`value` as a JSON tree; what is large is in `blobs` afterwards. `io="pickle"`: what no codec carries is pickled.
 
     Equal values give equal trees in every process. CodecError names the path inside the value, the type found there,
-    and what to do; StorageError when a blob cannot be written.
+    and what to do; StorageError when a blob cannot be written. Then no half of anything is in `blobs`.
     """
     encoder = Encoder(blobs, io)
     try:
         tree = encoder.child(value)
+        encoder.finish()
     except Unencodable as error:
         raise CodecError(error.describe()) from error.__cause__
     if type(tree) not in (dict, list, str):
@@ -60,7 +82,8 @@ def encode(value: Any, blobs: BlobStore, *, io: Literal["pickle"] | None = None)
     data = orjson.dumps(tree)
     if len(data) <= INLINE_BYTES or (type(tree) is dict and tree.get("$codec") == "tree"):
         return tree
-    leaf = {"$codec": "tree", **encoder.blob(data)}
+    stored = blobs.put(data)
+    leaf = {"$codec": "tree", "blob": stored.digest, "size": stored.size}
     inner = sorted(set(blobs_in(tree)))
     if inner:
         leaf["blobs"] = inner
@@ -135,8 +158,12 @@ class Encoder:
 
     def __init__(self, blobs: BlobStore, io: Literal["pickle"] | None) -> None:
         self.blobs = blobs
+        self.memo: dict[str, Any] = {}
+        """What a codec keeps for the length of this encoding, under its name."""
         self._io = io
         self._depth = 0
+        self._staged = content.Staging(blobs)
+        self._endings: list[Callable[[], None]] = []
 
     def child(self, value: Any) -> Any:
         """The tree of `value`."""
@@ -187,16 +214,25 @@ class Encoder:
 
     def blob(self, data: bytes) -> dict[str, Any]:
         """Store `data`; the fields of a leaf that names it."""
-        blob = self.blobs.put(data)
-        return {"blob": blob.digest, "size": blob.size}
+        return _named(self._staged.put(data))
 
     def stream(self, write: Callable[[BinaryIO], Any]) -> dict[str, Any]:
         """Store what `write` writes into the file that it is given; the fields of a leaf that names it."""
-        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
-            write(cast(BinaryIO, file))
-            file.seek(0)
-            blob = self.blobs.put_file(cast(BinaryIO, file))
-        return {"blob": blob.digest, "size": blob.size}
+        return _named(self._staged.put_written(write))
+
+    def file(self, path: str) -> dict[str, Any]:
+        """Store a file, in pieces; the fields of a leaf that names it."""
+        return _named(self.blobs.put_file(path))
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Call `ending` when the whole value has been walked. It may fill in leaves that a codec has given."""
+        self._endings.append(ending)
+
+    def finish(self) -> None:
+        """What was left for the end: only now is it known that the whole value can be carried."""
+        for ending in self._endings:
+            ending()
+        self._staged.flush()
 
     def _text(self, value: str) -> Any:
         try:
@@ -245,9 +281,17 @@ class Encoder:
                 raise Unencodable(_advice(type(value)))
             codec = registry.by_name("pickle")
         try:
-            return {"$codec": codec.name, **codec.encode(value, self)}
-        except SourceError as error:
-            raise Unencodable(str(error)) from error
+            leaf = codec.encode(value, self)
+        except (Unencodable, StorageError):
+            raise
+        except (SourceError, CodecError) as error:
+            raise Unencodable(error.message) from error
+        except Exception as error:
+            raise Unencodable(
+                f"codec {codec.name} failed on this {_name(type(value))}: {type(error).__name__}: {error}"
+            ) from error
+        leaf["$codec"] = codec.name
+        return leaf
 
 
 class Decoder:
@@ -257,6 +301,8 @@ class Decoder:
         self.blobs = blobs
         self.data = data
         self.allow_pickle = allow_pickle
+        self.memo: dict[str, Any] = {}
+        """What a codec keeps for the length of this decoding, under its name."""
 
     def child(self, tree: Any) -> Any:
         """The value of `tree`."""
@@ -282,8 +328,12 @@ class Decoder:
         return self.blobs.get(leaf["blob"])
 
     def open(self, leaf: Mapping[str, Any]) -> BinaryIO:
-        """A reader of the blob that a leaf names."""
+        """A reader of the blob that a leaf names. It checks at its end: read it to there before you use anything."""
         return self.blobs.open(leaf["blob"])
+
+    def path(self, digest: str) -> contextlib.AbstractContextManager[str]:
+        """A file with the bytes of a blob, checked, for reading only; it may go when the block ends."""
+        return content.checked_path(self.blobs, digest)
 
     def _leaf(self, name: str, leaf: Mapping[str, Any]) -> Any:
         if name == "pickle" and not self.allow_pickle:
@@ -292,9 +342,15 @@ class Decoder:
             )
         codec = registry.by_name(name)
         if codec.is_data and not self.data:
-            loading = self._loading()
-            return Ref(leaf, lambda: codec.decode(leaf, loading))
-        return codec.decode(leaf, self)
+            return Ref(leaf, lambda: self._loading()._decode(codec, leaf))
+        return self._decode(codec, leaf)
+
+    def _decode(self, codec: registry.Codec, leaf: Mapping[str, Any]) -> Any:
+        try:
+            return codec.decode(leaf, self)
+        except IntegrityError:
+            content.discard_damaged(self.blobs, blobs_in(leaf))
+            raise
 
     def _loading(self) -> Decoder:
         return Decoder(self.blobs, allow_pickle=self.allow_pickle)
@@ -305,8 +361,19 @@ def _digits(value: int) -> str:
     return hex(value)
 
 
+def _named(blob: Blob) -> dict[str, Any]:
+    return {"blob": blob.digest, "size": blob.size}
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _advice(kind: type) -> str:
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    name = _name(kind)
+    known = next((text for base in kind.__mro__ if (text := _REFUSED.get(_name(base)))), "")
+    if known:
+        return f"{name}: {known}"
     if issubclass(kind, BaseException):
         return f"{name} is an exception; raise it, or return its text"
     if name in ("builtins.generator", "builtins.map", "builtins.filter", "builtins.zip", "builtins.dict_keys"):
