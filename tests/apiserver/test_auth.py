@@ -109,6 +109,17 @@ def attributes(action: str, kind: str, name: str = "", **more: Any) -> Attribute
     return Attributes(action, registry.get(kind), more.pop("namespace", "team"), name, **more)
 
 
+def started(**changes: Any) -> dict[str, Any]:
+    """A run that run-1 has started, with `changes`."""
+    metadata = {
+        "name": "run-9",
+        "labels": {"michelangelo/parent-run": "run-1"},
+        "ownerReferences": [{"kind": "PipelineRun", "name": "run-1", "uid": "uid-1"}],
+    }
+    spec = {"pipeline": {"name": "train"}}
+    return {"metadata": {**metadata, **changes.pop("metadata", {})}, "spec": {**spec, **changes}}
+
+
 def entry(name: str, run: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {"michelangelo/pipeline-run": run}}}
 
@@ -119,6 +130,9 @@ OWN = "michelangelo/pipeline-run=run-1"
 @pytest.mark.parametrize(
     "wanted",
     [
+        attributes("create", "PipelineRun"),
+        attributes("patch", "PipelineRun", "run-9"),
+        attributes("watch", "PipelineRun", label_selector="michelangelo/parent-run=run-1"),
         attributes("get", "PipelineRun", "run-1"),
         attributes("patch", "PipelineRun", "run-1", subresource="status"),
         attributes("watch", "PipelineRun", field_selector="metadata.name=run-1"),
@@ -141,13 +155,13 @@ def test_run_may_do_what_it_needs(wanted: Attributes) -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        attributes("get", "PipelineRun", "run-2"),
         attributes("get", "PipelineRun", "run-1", namespace="other"),
         attributes("list", "PipelineRun"),
         attributes("patch", "PipelineRun", "run-1"),
         attributes("delete", "PipelineRun", "run-1"),
         attributes("patch", "PipelineRun", "run-2", subresource="status"),
-        attributes("create", "PipelineRun"),
+        attributes("create", "PipelineRun", namespace="other"),
+        attributes("list", "PipelineRun", label_selector="michelangelo/parent-run=run-2"),
         attributes("list", "TaskRun"),
         attributes("list", "TaskRun", label_selector=f"{OWN}0"),
         attributes("list", "TaskRun", label_selector=f"a!={OWN.partition('=')[2]}"),
@@ -198,6 +212,14 @@ def test_later_run_reads_the_journal_of_an_earlier_one_and_leaves_it_as_it_is() 
         ("TaskRun", {"metadata": 7}, False),
         ("PipelineRun", {"metadata": {"name": "run-1", "uid": "uid-1"}}, True),
         ("PipelineRun", {"metadata": {"name": "run-1", "uid": "uid-of-a-later-run"}}, False),
+        ("PipelineRun", {"metadata": {"name": "run-2", "uid": "uid-1"}}, False),
+        ("PipelineRun", started(), True),
+        ("PipelineRun", started(kill=True), True),
+        ("PipelineRun", started(resume={"pipelineRun": {"name": "run-2"}}), False),
+        ("PipelineRun", started(pipelineSpec={"manifest": {}}), False),
+        ("PipelineRun", started(metadata={"labels": {"michelangelo/parent-run": "run-2"}}), False),
+        ("PipelineRun", started(metadata={"ownerReferences": []}), False),
+        ("PipelineRun", started(metadata={"ownerReferences": [{"uid": "uid-2"}]}), False),
         ("Lease", {"metadata": {"name": "pipelinerun-run-1"}}, True),
         ("Lease", {"metadata": {"name": "pipelinerun-run-2"}}, False),
         ("Event", {"involvedObject": {"name": "run-1"}}, True),

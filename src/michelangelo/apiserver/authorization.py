@@ -72,21 +72,53 @@ def _run_may(scope: RunScope, wanted: Attributes) -> bool:
     if kind in _SHARED:
         return verb in _READ or (kind == "CachedOutput" and verb in _WRITE)
     if kind == "PipelineRun":
-        if verb in ("list", "watch"):
-            # A watch of one's own run, to hear of its end, is by name.
-            return selectors.parse_fields(wanted.field_selector).required("metadata.name") == scope.run
-        own = wanted.name == scope.run
-        return own and (verb == "get" or (verb in _WRITE and wanted.subresource == "status"))
+        return _may_touch_run(scope, wanted)
     if kind in ("TaskRun", "Signal"):
         if verb in ("list", "watch"):
-            own_label = {"metadata": {"labels": {labels.PIPELINE_RUN: scope.run}}}
-            return selectors.index_terms(own_label) <= selectors.parse_labels(wanted.label_selector).equality_terms()
+            return _is_selected(labels.PIPELINE_RUN, scope.run, wanted)
         # Of which run a single one is, `check_object` sees.
         return verb == "get" or (kind == "TaskRun" and verb in _WRITE)
+    if kind == "Secret":
+        # By name only: a run hands its tasks what they ask for.
+        return verb == "get" and not scope.read_only
     if kind == "Lease":
         own = wanted.name in ("", leases.run_lease_name(scope.run))
         return own and verb in ("get", "delete", *_WRITE)
     return kind == "Event" and verb in _WRITE
+
+
+def _may_touch_run(scope: RunScope, wanted: Attributes) -> bool:
+    """Its own run, and those that it starts; which single ones these are, `check_object` sees."""
+    verb = wanted.verb
+    if verb in ("list", "watch"):
+        # A watch of one's own run, to hear of its end, is by name.
+        own = selectors.parse_fields(wanted.field_selector).required("metadata.name") == scope.run
+        return own or _is_selected(labels.PARENT_RUN, scope.run, wanted)
+    if wanted.name == scope.run:
+        return verb == "get" or (verb in _WRITE and wanted.subresource == "status")
+    return verb == "get" or (verb in _WRITE and not wanted.subresource)
+
+
+def _is_selected(key: str, run: str, wanted: Attributes) -> bool:
+    """Whether only objects with that label are asked for."""
+    own_label = {"metadata": {"labels": {key: run}}}
+    return selectors.index_terms(own_label) <= selectors.parse_labels(wanted.label_selector).equality_terms()
+
+
+def _is_child(scope: RunScope, obj: Object) -> bool:
+    """Whether a run is one that the run may have started: of a registered pipeline, and taking over nothing."""
+    metadata, spec = obj.get("metadata"), obj.get("spec")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        return False
+    found, owners = metadata.get("labels"), metadata.get("ownerReferences")
+    return (
+        isinstance(found, dict)
+        and found.get(labels.PARENT_RUN) == scope.run
+        and isinstance(owners, list)
+        and any(isinstance(one, dict) and one.get("uid") == scope.uid for one in owners)
+        and not spec.get("pipelineSpec")
+        and not spec.get("resume")
+    )
 
 
 def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
@@ -99,6 +131,8 @@ def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
         entry = re.compile(rf"{re.escape(scope.run)}-[0-9a-f]{{12}}-[0-9]+")
         return own and (kind.kind == "Signal" or entry.fullmatch(str(metadata.get("name"))) is not None)
     if kind.kind == "PipelineRun":
+        if metadata.get("name") != scope.run:
+            return _is_child(scope, obj)
         # A later run of the same name is another one.
         return metadata.get("uid") in (None, "", scope.uid)
     if kind.kind == "Lease":

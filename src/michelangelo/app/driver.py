@@ -1,13 +1,14 @@
-"""The driver process of a server: `python -m michelangelo.app.driver`, with its job as JSON on standard input.
+"""The driver process of a run: `python -m michelangelo.app.driver`, with its job as JSON on standard input.
 
-It speaks to the server with a token for its one run, unpacks the run's source by its digest, loads the workflow and
-drives it. A server that restarts meanwhile is waited for, as long as the run's lease lasts. SIGTERM stops it in a state
-from which another driver goes on. Exit status: 0 when the run succeeded.
+It speaks to the server with a token for its one run, or opens the home where there is no server; it unpacks the run's
+source by its digest, loads the workflow and drives it. A server that restarts meanwhile is waited for, as long as the
+run's lease lasts. SIGTERM stops it in a state from which another driver goes on. Exit status: 0 when the run succeeded.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +30,7 @@ from michelangelo.client.client import Client, Object
 from michelangelo.client.http import HttpClient
 from michelangelo.client.kubeconfig import Endpoint
 from michelangelo.engine import conductor, taskruns
+from michelangelo.engine.childruns import ChildHost
 from michelangelo.engine.driver import Suspended
 from michelangelo.engine.earlier import EarlierRun
 from michelangelo.uniflow import codecs, parameters, references, source, source_tree
@@ -38,12 +42,16 @@ __all__ = ["drive", "main"]
 def main() -> int:
     job = json.load(sys.stdin)
     signal.signal(signal.SIGTERM, _suspend)
-    server = Endpoint(server=job["server"], token=job["token"], ca=job["authority"])
-    client = HttpClient(server)
-    # A run's token is for that run only; of the run that is to be continued its journal is read.
-    earlier = HttpClient(dataclasses.replace(server, token=job.get("earlier_token", job["token"])))
     try:
-        drive(settings.from_json(job["settings"]), client, job["namespace"], job["run"], earlier=earlier)
+        with _reach(job) as (client, earlier, host):
+            drive(
+                settings.from_json(job["settings"]),
+                client,
+                job["namespace"],
+                job["run"],
+                earlier=earlier,
+                child_host=host,
+            )
     except Suspended:
         return 0
     except errors.MichelangeloError as error:
@@ -52,13 +60,18 @@ def main() -> int:
     except Exception:  # noqa: BLE001 - the outermost loop: whatever the workflow raised is in the run's status already
         traceback.print_exc()
         return 1
-    finally:
-        client.close()
-        earlier.close()
     return 0
 
 
-def drive(chosen: settings.Settings, client: Client, namespace: str, name: str, *, earlier: Client) -> Any:
+def drive(
+    chosen: settings.Settings,
+    client: Client,
+    namespace: str,
+    name: str,
+    *,
+    earlier: Client,
+    child_host: ChildHost | None = None,
+) -> Any:
     """Drive the run to its end; the workflow's result. `earlier` reads the journal of a run that this one continues.
     Raises what `conductor.conduct` raises."""
     blobs_url = chosen.blobs_url(durability="power")
@@ -71,6 +84,7 @@ def drive(chosen: settings.Settings, client: Client, namespace: str, name: str, 
         means = conductor.Means(
             executors=host.executors,
             blobs=blobs,
+            child_host=child_host,
             log_folder=hosting.log_folder(chosen.logs, namespace, name),
             is_resumed=status.get("state") not in (None, "", "Pending"),
             accept_code=bool(resume.get("forceResume")),
@@ -87,6 +101,26 @@ def drive(chosen: settings.Settings, client: Client, namespace: str, name: str, 
         return conductor.conduct(client, run, workflow, args, kwargs, means)
     finally:
         host.close()
+
+
+@contextmanager
+def _reach(job: Mapping[str, Any]) -> Iterator[tuple[Client, Client, ChildHost | None]]:
+    """Clients for the run and for the run that it continues, and who drives the runs that it starts."""
+    if "server" not in job:
+        # The run of a program without a server: the home itself is opened.
+        children = importlib.import_module("michelangelo.app.children")
+        with children.opened(settings.from_json(job["settings"]), job["namespace"], job["run"]) as (client, host):
+            yield client, client, host
+        return
+    server = Endpoint(server=job["server"], token=job["token"], ca=job["authority"])
+    client = HttpClient(server)
+    # A run's token is for that run only; of the run that is to be continued its journal is read.
+    earlier = HttpClient(dataclasses.replace(server, token=job.get("earlier_token", job["token"])))
+    try:
+        yield client, earlier, None
+    finally:
+        client.close()
+        earlier.close()
 
 
 def _earlier(run: Object, client: Client) -> EarlierRun | None:

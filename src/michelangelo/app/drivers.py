@@ -1,7 +1,8 @@
-"""Driver processes of a server: one per run that it drives, started here, each in a session of its own.
+"""Driver processes: one per run, started here, each in a session of its own.
 
-So a driver outlives its server: the run's lease says who drives it, not this table. What a driver has to know comes
-through its standard input, a token for its one run among it; what it prints goes to `driver.log` beside the run's logs.
+So a driver outlives whoever started it: the run's lease says who drives it, not this table. What a driver has to know
+comes through its standard input, how to reach the platform among it; what it prints goes to `driver.log` beside the
+run's logs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,17 +38,12 @@ class LocalDrivers:
     def __init__(
         self,
         settings: Settings,
-        *,
-        server: Callable[[], str],
-        authority: str,
-        issue_token: Callable[[Object, bool], str],
+        access: Callable[[Object], Mapping[str, str]],
     ) -> None:
-        """`server` gives the URL once it is known; `authority` is the PEM to trust; `issue_token` makes the token of a
-        run, which may only read where its second argument says so."""
+        """`access` says how the driver of a run reaches the platform: a server's URL, its authority and tokens; or
+        nothing, for a driver that opens the home itself."""
         self._settings = settings
-        self._server = server
-        self._authority = authority
-        self._issue_token = issue_token
+        self._access = access
         self._lock = threading.Lock()
         self._started: dict[tuple[str, str], _Started] = {}
 
@@ -55,16 +51,11 @@ class LocalDrivers:
         metadata = run["metadata"]
         key = (metadata["namespace"], metadata["name"])
         job = {
-            "server": self._server(),
-            "authority": self._authority,
-            "token": self._issue_token(run, False),
+            **self._access(run),
             "namespace": metadata["namespace"],
             "run": metadata["name"],
             "settings": self._settings.to_json(),
         }
-        earlier = ((run["spec"].get("resume") or {}).get("pipelineRun") or {}).get("name")
-        if earlier:
-            job["earlier_token"] = self._issue_token({"metadata": {**metadata, "name": earlier}}, True)
         folder = self._settings.logs / key[0] / key[1]
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,6 +94,14 @@ class LocalDrivers:
             timer = threading.Timer(_GRACE_SECONDS, started.process.kill)
             timer.daemon = True
             timer.start()
+
+    def wait(self, namespace: str, name: str, timeout_seconds: float) -> None:
+        """Until the driver that was started here for the run has ended, or the time is over."""
+        with self._lock:
+            started = self._started.get((namespace, name))
+        if started is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started.process.wait(timeout_seconds)
 
     def close(self) -> None:
         """End them all, so that their runs can go on elsewhere, and wait for it."""

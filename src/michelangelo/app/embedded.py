@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from michelangelo import errors
-from michelangelo.app import hosting, platform, progress
+from michelangelo.app import children, hosting, platform, progress
 from michelangelo.app.settings import Settings
 from michelangelo.client.client import Object
 from michelangelo.engine import conductor, taskruns
@@ -82,7 +82,11 @@ class EmbeddedRun:
                 },
                 "spec": {
                     "pipelineSpec": {"manifest": manifest},
-                    "input": {"args": encoded["args"], "kwArgs": encoded["kwargs"]},
+                    "input": {
+                        "args": encoded["args"],
+                        "kwArgs": encoded["kwargs"],
+                        **({"environ": dict(self._options.environ)} if self._options.environ else {}),
+                    },
                 },
             }
         )
@@ -114,9 +118,16 @@ class EmbeddedRun:
     def drive(self, run: Prepared, host: hosting.TaskHost) -> Any:
         """To its end; the workflow's result."""
         self._progress.begin(run.name, self._workflow.name, self._project)
+        client = self._platform.client
+        child_host = (
+            children.Refusing()
+            if self._options.ephemeral
+            else children.LocalChildren(self._settings, client, self._project, run.name)
+        )
         means = conductor.Means(
             executors=host.executors,
             blobs=self._platform.blobs,
+            child_host=child_host,
             log_folder=hosting.log_folder(self._platform.logs, self._project, run.name),
             observers=(self._progress,),
             source_digest=run.object["spec"]["pipelineSpec"]["manifest"].get("sourceDigest", ""),
@@ -126,7 +137,7 @@ class EmbeddedRun:
             lease_seconds=self._settings.lease_seconds,
         )
         try:
-            result = conductor.conduct(self._platform.client, run.object, self._workflow, run.args, run.kwargs, means)
+            result = conductor.conduct(client, run.object, self._workflow, run.args, run.kwargs, means)
         except KeyboardInterrupt:
             self._progress.end("was interrupted", self._advice(run))
             raise
@@ -143,6 +154,8 @@ class EmbeddedRun:
             if isinstance(error, errors.MichelangeloError):
                 error.was_shown = True
             raise
+        finally:
+            child_host.close()
         self._progress.end("succeeded")
         return result
 

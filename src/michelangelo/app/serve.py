@@ -65,17 +65,7 @@ class Server:
             self._platform.close()
             raise
 
-        def issue(run: Object, read_only: bool) -> str:
-            metadata = run["metadata"]
-            scope = auth.RunScope(metadata["namespace"], metadata["name"], metadata["uid"], read_only)
-            return run_tokens.issue(scope, lifetime_seconds=_RUN_TOKEN_SECONDS)
-
-        self._drivers = LocalDrivers(
-            settings,
-            server=lambda: self._http.url,
-            authority=self._authority.decode(),
-            issue_token=issue,
-        )
+        self._drivers = LocalDrivers(settings, lambda run: self._access(run_tokens, run))
         self._manager = Manager(
             self._platform.client, leader_lease=_LEADER_LEASE, lease_duration_seconds=settings.lease_seconds
         )
@@ -105,6 +95,18 @@ class Server:
         self._drivers.close()
         self._http.stop()
         self._platform.close()
+
+    def _access(self, run_tokens: auth.RunTokens, run: Object) -> dict[str, str]:
+        """How the driver of a run reaches this server, with tokens for that run, and to read the one it continues."""
+
+        def issue(name: str, *, read_only: bool) -> str:
+            scope = auth.RunScope(run["metadata"]["namespace"], name, run["metadata"]["uid"], read_only)
+            return run_tokens.issue(scope, lifetime_seconds=_RUN_TOKEN_SECONDS)
+
+        access = {"server": self._http.url, "authority": self._authority.decode()}
+        access["token"] = issue(run["metadata"]["name"], read_only=False)
+        earlier = ((run["spec"].get("resume") or {}).get("pipelineRun") or {}).get("name")
+        return {**access, "earlier_token": issue(earlier, read_only=True)} if earlier else access
 
     def _begin(self) -> Started:
         config = kubeconfig.document(

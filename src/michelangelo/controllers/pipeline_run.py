@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from michelangelo import errors
 from michelangelo.client.client import Client, Object
-from michelangelo.client.informer import Informer
+from michelangelo.client.informer import BY_LABEL, Informer
 from michelangelo.controllers import run_source, statuses
 from michelangelo.meta import conditions, timestamps
 from michelangelo.meta import labels as label_keys
@@ -91,6 +91,7 @@ class PipelineRunReconciler:
         if _state(run) in _FINISHED and not _is_to_resume(run):
             if request in self._started:
                 self._tell_end(run)
+            self._end_children(run)
             self._forget(request)
             return Result()
         term = self._remaining_term(request, run)
@@ -207,6 +208,18 @@ class PipelineRunReconciler:
         self._recorder.event(run, "Warning", state, message)
         # It is told: what is seen of it from now on is no news.
         self._started.pop(Request(run["metadata"]["namespace"], run["metadata"]["name"]), None)
+
+    def _end_children(self, run: Object) -> None:
+        """What a run started goes with it, also where no driver is left to see to that."""
+        resumable = conditions.is_true(run, RESUMABLE)
+        if _state(run) not in ("Killed", "Failed") or (resumable and not _is_killed(run)):
+            return
+        metadata = run["metadata"]
+        for child in self._runs.by_index(BY_LABEL, f"{label_keys.PARENT_RUN}={metadata['name']}"):
+            owners = [one["uid"] for one in child["metadata"].get("ownerReferences") or ()]
+            if metadata["uid"] in owners and _state(child) not in _FINISHED and not _is_killed(child):
+                where = {"namespace": metadata["namespace"]}
+                self._client.patch("PipelineRun", child["metadata"]["name"], {"spec": {"kill": True}}, **where)
 
     def _forget(self, request: Request) -> None:
         self._observed.pop(request, None)

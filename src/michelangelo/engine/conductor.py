@@ -18,11 +18,13 @@ from typing import Any, Final
 from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.client.client import Client, Object
-from michelangelo.engine import signals, status
+from michelangelo.engine import environments, signals, status
 from michelangelo.engine.cache import Cache
+from michelangelo.engine.childruns import ChildHost, ChildRuns
 from michelangelo.engine.driver import Driver
 from michelangelo.engine.earlier import EarlierRun
 from michelangelo.engine.scheduler import Stop
+from michelangelo.engine.secrets import SecretReader
 from michelangelo.engine.status import RunStatus
 from michelangelo.engine.surroundings import Observer, Surroundings
 from michelangelo.engine.taskruns import TaskRunJournal
@@ -46,6 +48,10 @@ class Means:
 
     executors: Mapping[str, Executor]
     blobs: BlobStore
+    child_host: ChildHost | None = None
+    """Who drives the runs that this one starts; None: the controllers of a server."""
+    folder: str = ""
+    """What relative working directories of tasks are relative to; empty: where this process runs."""
     log_folder: str = ""
     """Where the logs of attempts go; empty: nowhere."""
     observers: Sequence[Observer] = ()
@@ -170,6 +176,9 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         lease=lease,
         cache=Cache(client, namespace, lambda tree: all(map(means.blobs.has, codecs.blobs_in(tree)))),
         signals=signals.watch_signals(client, namespace, _name(run)),
+        children=ChildRuns(client, run, means.child_host),
+        secrets=SecretReader(client, namespace),
+        environments=environments.of_run(run, means.folder),
         earlier=means.earlier,
         log_folder=means.log_folder,
         observers=(summary, *means.observers),

@@ -31,6 +31,7 @@ from michelangelo.engine.surroundings import Surroundings
 from michelangelo.executors.base import CallTarget, Resources
 from michelangelo.uniflow import code_digest, codecs, runner, source
 from michelangelo.uniflow.future import Future
+from michelangelo.uniflow.runner import RunRequest
 from michelangelo.uniflow.task import Task
 from michelangelo.uniflow.workflow import Workflow
 
@@ -158,10 +159,30 @@ class Driver:
         step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
         options = task.options
         if options.cache_enabled:
-            version, ttl = options.cache_version or "", options.cache_ttl_seconds or 0.0
+            ttl = options.cache_ttl_seconds or 0.0
+            version = self._around.environments.cache_version(options.cache_version or "", options.requirements)
             step.cache_request = lambda tree: CacheKey(digest, codecs.digest(tree), version, ttl)
         self._begin(step, site, self._scheduler.admit)
         return Future(self, task=task.name, step=identity)
+
+    def submit_run(self, request: RunRequest, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Future[Any]:
+        identity, site = self._locate()
+        encoded, futures = arguments.encode(request.pipeline, args, kwargs, self._around.blobs)
+        wanted = hashlib.sha256(f"{request.pipeline} {request.revision} {sorted(request.environ.items())}".encode())
+        step = Step(
+            id=identity,
+            type=StepType.RUN,
+            task=request.pipeline,
+            fingerprint=f"{wanted.hexdigest()[:16]}:{codecs.digest(encoded)[7:39]}",
+            location=errors.CodeLocation(site.file, site.line, site.function),
+            arguments=encoded,
+            request=request,
+            dependencies={future.step: self._steps[future.step] for future in futures},
+        )
+        earlier = self._around.earlier
+        step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
+        self._begin(step, site, self._scheduler.admit)
+        return Future(self, task=request.pipeline, step=identity)
 
     def call_workflow(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         identity, _ = self._locate()
@@ -356,7 +377,10 @@ def _policy(task: Task[..., Any], default_executor: str) -> Policy:
         timeout_seconds=options.timeout_seconds or 0.0,
         idempotent=options.idempotent,
         environment=dict(options.environment),
-        config={} if options.config is None else options.config.settings(),
+        config={
+            **({} if options.config is None else options.config.settings()),
+            **({} if options.image_spec is None else {"image": options.image_spec.to_json()}),
+        },
         requirements=options.requirements,
         working_directory=options.working_directory or "",
         secrets=options.secrets,

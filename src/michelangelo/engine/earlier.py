@@ -7,10 +7,13 @@ From the first step on that is named in `resumeFrom`, everything is done anew. I
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from michelangelo.engine.journal import Entry, EntryState, StepType
 
 __all__ = ["EarlierRun"]
+
+_TAKEN: Final = (StepType.TASK, StepType.RUN)
 
 
 class EarlierRun:
@@ -26,7 +29,7 @@ class EarlierRun:
         self._successes = {
             entry.step: entry
             for entry in entries
-            if entry.final and entry.type is StepType.TASK and entry.state in (EntryState.SUCCEEDED, EntryState.CACHED)
+            if entry.final and entry.type in _TAKEN and entry.state in (EntryState.SUCCEEDED, EntryState.CACHED)
         }
 
     def take(self, step: str, task: str, fingerprint: str) -> Entry | None:

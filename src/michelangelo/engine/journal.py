@@ -24,6 +24,8 @@ class StepType(StrEnum):
     """`uniflow.sleep`: `wake_at` is recorded at the start."""
     SIGNAL = "Signal"
     """`uniflow.wait_for_signal`."""
+    RUN = "Run"
+    """`uniflow.run_pipeline`: a run of another pipeline, whose name is recorded at the start."""
     VALUE = "Value"
     """An observation of the outside that replay must repeat: `now`, `future.done()`, a wait that timed out."""
 

@@ -16,8 +16,9 @@ from typing import Any
 from michelangelo import errors
 from michelangelo.engine import arguments, failures, steps
 from michelangelo.engine.cache import Hit
+from michelangelo.engine.children import Children
 from michelangelo.engine.dispatcher import Dispatcher
-from michelangelo.engine.journal import Entry, EntryState
+from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.engine.loop import Loop, Timer
 from michelangelo.engine.recorder import Recorder
 from michelangelo.engine.steps import Step, Verdict
@@ -55,6 +56,7 @@ class Scheduler:
         self._recorder = Recorder(around, self._settled)
         self._dispatcher = Dispatcher(around, loop, self._recorder, self._guarded, ended=self._ended)
         self._waits = Waits(around, loop, self._recorder, self._guarded)
+        self._children = Children(around.children, loop, self._recorder, self._guarded)
         self._delays: dict[str, Timer] = {}
 
     @property
@@ -70,7 +72,7 @@ class Scheduler:
             observer.restored(entries)
 
     def admit(self, step: Step) -> None:
-        """Begin a task's step, as soon as what it depends on has ended."""
+        """Begin the step of a task or of another run, as soon as what it depends on has ended."""
         waiting = [one for one in step.dependencies.values() if one.final is None]
         step.blockers = len(waiting)
         for one in waiting:
@@ -101,12 +103,14 @@ class Scheduler:
             timer.cancel()
         self._dispatcher.stop()
         self._waits.stop(kill=how is Stop.CANCEL)
+        self._children.stop(kill=how is Stop.CANCEL)
         self._notify()
 
     def close(self) -> None:
         """End the threads that read from executors and signals; the last call."""
         self._dispatcher.close()
         self._waits.close()
+        self._children.close()
 
     # --- from admitted to queued ---
 
@@ -119,6 +123,10 @@ class Scheduler:
             return
         if step.dependencies:
             step.arguments = arguments.resolve(step.arguments, lambda one: _output(step, one), self._around.blobs)
+        if step.type is StepType.RUN:
+            if not self._take_over(step):
+                self._children.start(step)
+            return
         if not step.attempts:
             if not self._take_over(step) and not self._from_cache(step):
                 self._enqueue(step)

@@ -18,6 +18,7 @@ from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.executors.base import AttemptState, CallTarget, Resources
 from michelangelo.uniflow import retry
 from michelangelo.uniflow.retry import Retry
+from michelangelo.uniflow.runner import RunRequest
 from michelangelo.uniflow.secret import Secret
 
 __all__ = ["PENDING_SECONDS", "Policy", "Step", "Verdict", "judge"]
@@ -63,6 +64,8 @@ class Step:
     """The node of the workflow's graph."""
     target: CallTarget | None = None
     policy: Policy = Policy()
+    request: RunRequest | None = None
+    """Of a step that is a run of another pipeline."""
     arguments: Any = None
     """Encoded; a future in it stands as a reference to its step until `dependencies` have ended."""
     dependencies: Mapping[str, Step] = field(default_factory=dict)

@@ -11,8 +11,11 @@ from typing import Protocol
 from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.engine.cache import Cache
+from michelangelo.engine.childruns import ChildRuns
 from michelangelo.engine.earlier import EarlierRun
+from michelangelo.engine.environments import TaskEnvironments
 from michelangelo.engine.journal import Entry, Journal
+from michelangelo.engine.secrets import SecretSource
 from michelangelo.engine.signals import SignalSource
 from michelangelo.executors.base import Executor
 from michelangelo.meta import timestamps
@@ -51,6 +54,9 @@ class Surroundings:
     lease: Lease | None = None
     cache: Cache | None = None
     signals: SignalSource | None = None
+    children: ChildRuns | None = None
+    secrets: SecretSource | None = None
+    environments: TaskEnvironments = dataclasses.field(default_factory=TaskEnvironments)
     earlier: EarlierRun | None = None
     log_folder: str = ""
     """Where the logs of the run's attempts go; entries name them by `<project>/<run>/<attempt>.log`. Empty: nowhere."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from michelangelo.uniflow import task_context
 from michelangelo.uniflow.config import InProcess, Process, TaskConfig
 from michelangelo.uniflow.future import Future, FutureList, as_completed, wait
+from michelangelo.uniflow.image_spec import ImageSpec
 from michelangelo.uniflow.ref import Ref
 from michelangelo.uniflow.retry import Retry
 from michelangelo.uniflow.secret import Secret
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from michelangelo.uniflow.codecs.registry import register_codec
     from michelangelo.uniflow.files import Directory, File
     from michelangelo.uniflow.journaled import now, random, sleep, uuid, wait_for_signal
+    from michelangelo.uniflow.pipelines import run_pipeline, submit_pipeline
     from michelangelo.uniflow.script import main, run
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "File",
     "Future",
     "FutureList",
+    "ImageSpec",
     "InProcess",
     "Process",
     "Ref",
@@ -52,7 +55,9 @@ __all__ = [
     "random",
     "register_codec",
     "run",
+    "run_pipeline",
     "sleep",
+    "submit_pipeline",
     "task",
     "task_context",
     "uuid",
@@ -69,7 +74,9 @@ _LAZY: Final = {
     "random": "journaled",
     "register_codec": "codecs.registry",
     "run": "script",
+    "run_pipeline": "pipelines",
     "sleep": "journaled",
+    "submit_pipeline": "pipelines",
     "uuid": "journaled",
     "wait_for_signal": "journaled",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from michelangelo.uniflow.task import Task
     from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["RunContext", "RunOptions", "Runner", "current_run", "enter_run", "leave_run", "resolve_runner"]
+__all__ = [
+    "RunContext",
+    "RunOptions",
+    "RunRequest",
+    "Runner",
+    "current_run",
+    "enter_run",
+    "leave_run",
+    "resolve_runner",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,23 @@ class RunOptions:
     """With `resume`: go on although the code changed."""
     ephemeral: bool = False
     """Keep nothing: memory store, temporary blobs."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the tasks of a new run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run of another, registered pipeline of the same project."""
+
+    pipeline: str
+    revision: str = ""
+    """Name of the Revision; empty: the pipeline's newest."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables for its tasks."""
+    actor: str = ""
+    """In whose name; empty: nobody's."""
+    timeout_seconds: float = 0.0
+    """How long it may take; then it is ended. 0: as long as it wants."""
 
 
 class RunContext(Protocol):
@@ -50,6 +76,12 @@ class RunContext(Protocol):
         """Begin a step. `task.options` holds the options after `with_overrides`; `args` and `kwargs` are bound to the
         signature already (`Task.bind`). A Future among them (`codecs.futures_in`) is a dependency: the step starts when
         it has ended, with its `output` in its place; when it failed, this step's future fails with the same error."""
+        ...
+
+    def submit_run(self, request: RunRequest, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Future[Any]:
+        """Begin a run of another pipeline, as a step. The future's value is `{"metadata": {"name", "namespace"},
+        "status": {"state"}, "result"}`; it fails with RuntimeError when that run fails or is killed, and with
+        TimeoutError. Futures among the arguments are dependencies."""
         ...
 
     def call_workflow(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

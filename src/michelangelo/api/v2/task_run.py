@@ -21,6 +21,7 @@ class TaskRunType(Enumeration):
     TASK = "Task"
     TIMER = "Timer"
     SIGNAL = "Signal"
+    RUN = "Run"
     VALUE = "Value"
 
 
@@ -44,7 +45,7 @@ class TaskRunSpec(Document):
     attempt: Annotated[Int32, Field(ge=1)]
     """Number of the attempt, from 1; retries and relaunches after a loss alike."""
     type: TaskRunType = TaskRunType.TASK
-    """What the step is: a task, a timer, a wait for a signal, or an observed value."""
+    """What the step is: a task, a timer, a wait for a signal, a run of another pipeline, or an observed value."""
     task: str | None = None
     """Name of the task, as people see it."""
     fingerprint: str | None = None
