@@ -9,9 +9,15 @@ from tests.blobs import s3_server
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[s3_server.S3]:
+def s3_session() -> Iterator[s3_server.S3]:
     with s3_server.serving() as server:
         yield server
+
+
+@pytest.fixture
+def s3(s3_session: s3_server.S3) -> Iterator[s3_server.S3]:
+    yield s3_session
+    s3_session.close()
 
 
 @pytest.fixture

@@ -26,6 +26,13 @@ class S3:
         host, port = server.get_host_and_port()
         self.port = port
         self.endpoint = f"http://{host}:{port}"
+        self._stores: list[S3BlobStore] = []
+
+    def close(self) -> None:
+        """Close the stores that were opened."""
+        for store in self._stores:
+            store.close()
+        self._stores.clear()
 
     def bucket(self) -> str:
         """A new bucket."""
@@ -33,9 +40,12 @@ class S3:
         self._backend().create_bucket(name, "us-east-1")
         return name
 
-    def store(self, bucket: str = "", prefix: str = "some/prefix", *, endpoint: str = "", **options: Any) -> S3BlobStore:
+    def store(
+        self, bucket: str = "", prefix: str = "some/prefix", *, endpoint: str = "", **options: Any
+    ) -> S3BlobStore:
         credentials = {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint or self.endpoint}
-        return S3BlobStore(bucket or self.bucket(), prefix, credentials=credentials, **options)
+        self._stores.append(S3BlobStore(bucket or self.bucket(), prefix, credentials=credentials, **options))
+        return self._stores[-1]
 
     def keys(self, bucket: str) -> dict[str, Any]:
         """The objects behind the server's back, by key."""
@@ -108,7 +118,11 @@ class Gate:
         threading.Thread(target=accept, daemon=True).start()
 
     def _relay(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server, selectors.DefaultSelector() as wait:
+        with (
+            client,
+            socket.create_connection(("127.0.0.1", self._target)) as server,
+            selectors.DefaultSelector() as wait,
+        ):
             with self._lock:
                 self._open |= {client, server}
             pairs = {client: server, server: client}

@@ -8,10 +8,10 @@ import os
 import subprocess
 import sys
 import threading
-import urllib.request
 from pathlib import Path
 
 import pytest
+from moto.core import set_initial_no_auth_action_count
 from tests.blobs.s3_server import CREDENTIALS, S3, Gate
 
 from michelangelo.blobs import s3 as s3_module
@@ -42,7 +42,7 @@ def test_large_blob_goes_in_parts_with_bounded_memory(s3: S3, tmp_path: Path) ->
         "print(blob.digest, blob.size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": s3.endpoint}
-    command = [sys.executable, "-c", script, f"s3://{bucket}/x", path]
+    command = [sys.executable, "-c", script, f"s3://{bucket}/x", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     digest, stored, growth = done.stdout.split()
     assert (digest, int(stored)) == ("sha256:" + hashlib.sha256(bytes(size)).hexdigest(), size)
@@ -140,15 +140,14 @@ def test_missing_bucket_is_named(s3: S3) -> None:
 
 
 def test_wrong_credentials_are_refused_without_showing_them(s3: S3) -> None:
-    bucket = s3.bucket()
-    reset = f"{s3.endpoint}/moto-api/reset-auth"
-    urllib.request.urlopen(urllib.request.Request(reset, data=b"0", method="POST")).close()
-    try:
-        store = s3.store(bucket)
-        with pytest.raises(StorageError, match="refuses the credentials") as refused:
-            store.put(b"x")
-    finally:
-        urllib.request.urlopen(urllib.request.Request(reset, data=b"inf", method="POST")).close()
+    store = s3.store()
+
+    @set_initial_no_auth_action_count(0)
+    def put() -> None:
+        store.put(b"x")
+
+    with pytest.raises(StorageError, match="refuses the credentials") as refused:
+        put()
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(refused.value)
     assert CREDENTIALS["AWS_ACCESS_KEY_ID"] not in str(refused.value)
 
@@ -159,8 +158,10 @@ def test_no_credentials_say_what_to_set(s3: S3, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    store = open_blob_store("s3://some-bucket/x")
     with pytest.raises(StorageError, match="there are no credentials; set AWS_ACCESS_KEY_ID"):
-        open_blob_store("s3://some-bucket/x").put(b"x")
+        store.put(b"x")
+    store.close()
 
 
 def test_credentials_come_from_the_environment_or_as_given(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +173,8 @@ def test_credentials_come_from_the_environment_or_as_given(s3: S3, monkeypatch: 
     found = open_blob_store(f"s3://{bucket}/x")
     assert isinstance(found, S3BlobStore)
     assert found.get(digest) == b"x"
+    given.close()
+    found.close()
 
 
 @pytest.mark.parametrize(
@@ -201,9 +204,9 @@ def test_put_and_touch_make_an_old_blob_young(s3: S3) -> None:
     digest = store.put(b"old").digest
     for refresh in (lambda: store.put(b"old"), lambda: store.touch(digest)):
         s3.age(bucket, digest, 3600)
-        assert dict((blob.digest, age) for blob, age in store.ages())[digest] < store.now() - 3000
+        assert {blob.digest: age for blob, age in store.ages()}[digest] < store.now() - 3000
         refresh()
-        assert dict((blob.digest, age) for blob, age in store.ages())[digest] > store.now() - 60
+        assert {blob.digest: age for blob, age in store.ages()}[digest] > store.now() - 60
     assert store.get(digest) == b"old"
 
 
@@ -235,6 +238,7 @@ def test_writer_waits_while_a_collector_holds_its_blob_condemned(s3: S3) -> None
     writer = s3.store(bucket, sleep=pause)
     writer.put(b"contested")
     assert waiting.is_set()
+    collector.close()
     assert removed == [digest]
     assert writer.get(digest) == b"contested"
 
@@ -246,7 +250,9 @@ def test_marker_of_a_dead_collector_runs_out(s3: S3) -> None:
     store._write("some/prefix/condemned/dead", f'["{digest}"]'.encode(), "a marker")
     marker = s3.keys(bucket)["some/prefix/condemned/dead"]
     s3_age = s3_module._MARKER_SECONDS + 1
-    marker.last_modified = marker.last_modified.__class__.fromtimestamp(store.now() - s3_age, marker.last_modified.tzinfo)
+    marker.last_modified = marker.last_modified.__class__.fromtimestamp(
+        store.now() - s3_age, marker.last_modified.tzinfo
+    )
     store.put(b"x")
     marker.last_modified = marker.last_modified.__class__.fromtimestamp(store.now() - 1000, marker.last_modified.tzinfo)
     store.remove_stale(store.now() - 3600)

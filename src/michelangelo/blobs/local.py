@@ -1,9 +1,10 @@
 """Blobs as files of a directory: `<two hex>/<sixty-two hex>`, read-only, without fsspec.
 
-A blob appears whole or not at all: it is written to `tmp/` beside its final place and linked there. The time of a file's
-last change is when its blob was written or touched last. A writer that finds its blob touches it under a shared lock of
-the file; who discards it looks at that time and removes the file under an exclusive one. So a file that is touched was
-not removed before, and one that is removed was not touched before: there is no moment between looking and removing.
+A blob appears whole or not at all: it is written to `tmp/` beside its final place and linked there. The time of a
+file's last change is when its blob was written or touched last. A writer that finds its blob touches it under a shared
+lock of the file; who discards it looks at that time and removes the file under an exclusive one. So a file that is
+touched was not removed before, and one that is removed was not touched before: there is no moment between looking and
+removing.
 """
 
 from __future__ import annotations

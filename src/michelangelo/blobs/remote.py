@@ -1,7 +1,8 @@
 """Blobs wherever fsspec leads: any URL that it knows (gs://, hdfs://, memory:// …) but s3://, which s3.py serves.
 
 A blob is written beside its place and moved, so that it appears whole. It is never collected: what fsspec offers has no
-operation to make that safe with. fsspec is imported with this module, which `open_blob_store` imports for such a URL only.
+operation to make that safe with. fsspec is imported with this module, which `open_blob_store` imports for such a URL
+only.
 """
 
 from __future__ import annotations

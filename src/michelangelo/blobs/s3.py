@@ -255,7 +255,7 @@ class S3BlobStore:
 
     def _list(self, folder: str) -> Iterator[tuple[dict[str, Any], float]]:
         """The objects whose keys begin so, each with the time of the answer that named it."""
-        arguments = {"Bucket": self._bucket, "Prefix": self._prefix + folder}
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + folder}
         while True:
             answer = self._requests("list_objects_v2", f"the list of {folder or 'blobs'}", **arguments)
             for entry in answer.get("Contents") or ():

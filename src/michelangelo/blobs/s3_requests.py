@@ -1,7 +1,7 @@
 """Requests to an S3-compatible object store: the client, patience with what passes, and errors in words.
 
-What passes (no connection, a connection that broke, 5xx, throttling) is asked for again, with growing pauses, as long as
-`patience_seconds` last. It knows no blob. botocore, which is synchronous, is used directly: a forked task opens a store
+What passes (no connection, a connection that broke, 5xx, throttling) is asked for again, with growing pauses, as long
+as `patience_seconds` last. It knows no blob. botocore, which is synchronous, is used directly: a forked task opens a store
 of its own, and s3fs would bring an event loop, a thread and three times the import to each.
 """
 
@@ -76,7 +76,8 @@ class Requests:
 
     def __call__(self, operation: str, subject: str, *, retried: bool = True, **arguments: Any) -> dict[str, Any]:
         """The answer to an operation of S3, named as botocore names it. Raises Missing, StorageError."""
-        return self.patiently(lambda: self.send(operation, **arguments), subject, retried=retried)
+        answer: dict[str, Any] = self.patiently(lambda: self.send(operation, **arguments), subject, retried=retried)
+        return answer
 
     def patiently(self, attempt: Callable[[], Any], subject: str, *, retried: bool = True) -> Any:
         """`attempt`, made again while what it raises passes. Raises Missing, StorageError."""
@@ -93,7 +94,7 @@ class Requests:
                 if time.monotonic() + delay > deadline:
                     raise StorageError(
                         f"cannot store or read {subject} in {self._url}: {_reason(error)}; it was tried for "
-                        f"{self._patience_seconds:g} s: check that the store runs and can be reached, then resume the run"
+                        f"{self._patience_seconds:g} s: check that the store runs and answers, then resume the run"
                     ) from error
             self._sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, _LONGEST_DELAY_SECONDS)

@@ -31,7 +31,7 @@ class Upload:
 
     def __init__(self, requests: Requests, bucket: str, key: str, blob: Blob) -> None:
         self._requests = requests
-        self._place = {"Bucket": bucket, "Key": key}
+        self._place: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self._blob = blob
         self._subject = f"blob {blob.digest}"
         self._sha = hashlib.sha256()
@@ -46,7 +46,7 @@ class Upload:
             return
         upload = self._requests("create_multipart_upload", self._subject, **self._place)["UploadId"]
         try:
-            parts = []
+            parts: list[dict[str, Any]] = []
             while data := self._read(source, size):
                 number = len(parts) + 1
                 sent = self._requests(
@@ -63,9 +63,7 @@ class Upload:
     @staticmethod
     def abort(requests: Requests, bucket: str, key: str, upload: str) -> None:
         try:
-            requests(
-                "abort_multipart_upload", "an upload", retried=False, Bucket=bucket, Key=key, UploadId=upload
-            )
+            requests("abort_multipart_upload", "an upload", retried=False, Bucket=bucket, Key=key, UploadId=upload)
         except Missing:
             return
 
@@ -81,19 +79,21 @@ class Upload:
 
     def _check(self) -> None:
         if "sha256:" + self._sha.hexdigest() != self._blob.digest:
-            raise StorageError(f"{self._subject} changed while it was being stored; write the file first, then store it")
+            raise StorageError(
+                f"{self._subject} changed while it was being stored; write the file first, then store it"
+            )
 
 
 class Body(io.RawIOBase):
     """The bytes of an object, in order; after a broken connection it goes on where it was."""
 
-    def __init__(self, requests: Requests, subject: str, **place: str) -> None:
+    def __init__(self, requests: Requests, subject: str, **place: Any) -> None:
         """Raises Missing, StorageError."""
         self._requests = requests
         self._subject = subject
-        self._place = place
+        self._place: dict[str, Any] = place
         self._offset = 0
-        answer = requests("get_object", subject, **place)
+        answer = requests("get_object", subject, **self._place)
         self._size = int(answer["ContentLength"])
         self._stream: Any = answer["Body"]
 
@@ -128,9 +128,7 @@ class Body(io.RawIOBase):
             raise botocore.exceptions.ResponseStreamingError(error=error) from error
         if not data:
             self._drop()
-            raise botocore.exceptions.IncompleteReadError(
-                actual_bytes=self._offset, expected_bytes=self._size
-            )
+            raise botocore.exceptions.IncompleteReadError(actual_bytes=self._offset, expected_bytes=self._size)
         return data
 
     def _drop(self) -> None:
@@ -142,13 +140,13 @@ class Body(io.RawIOBase):
 def refresh(requests: Requests, bucket: str, key: str, size: int) -> None:
     """Copy an object onto itself, which makes it young. Raises Missing, StorageError."""
     place: dict[str, Any] = {"Bucket": bucket, "Key": key}
-    source = {"CopySource": {"Bucket": bucket, "Key": key}}
+    source: dict[str, Any] = {"CopySource": {"Bucket": bucket, "Key": key}}
     subject = f"the object {key}"
     if size < _MAX_COPY_BYTES:
         requests("copy_object", subject, **place, **source, MetadataDirective="REPLACE")
         return
     upload = requests("create_multipart_upload", subject, **place)["UploadId"]
-    parts = []
+    parts: list[dict[str, Any]] = []
     for start in range(0, size, _MAX_COPY_BYTES):
         reach = f"bytes={start}-{min(start + _MAX_COPY_BYTES, size) - 1}"
         number = len(parts) + 1
@@ -163,9 +161,7 @@ def _complete(
     requests: Requests, place: dict[str, Any], upload: str, parts: list[dict[str, Any]], subject: str
 ) -> None:
     try:
-        requests(
-            "complete_multipart_upload", subject, **place, UploadId=upload, MultipartUpload={"Parts": parts}
-        )
+        requests("complete_multipart_upload", subject, **place, UploadId=upload, MultipartUpload={"Parts": parts})
     except StorageError as error:
         # Its answer may have been lost, and the upload be complete: then it is unknown when asked again.
         if "NoSuchUpload" not in str(error):
