@@ -92,9 +92,10 @@ def drive(
             lease_seconds=chosen.lease_seconds,
         )
         try:
-            workflow = _load(run, blobs, chosen.home / "sources")
+            folder = _source(run, blobs, chosen.home / "sources")
+            workflow = _load(run, folder)
             args, kwargs = _arguments(run, workflow, blobs)
-            means = dataclasses.replace(means, earlier=_earlier(run, earlier))
+            means = dataclasses.replace(means, earlier=_earlier(run, earlier), folder=str(folder))
         except (errors.WorkflowError, errors.StorageError) as error:
             conductor.fail(client, run, error, means)
             raise
@@ -142,16 +143,21 @@ def _earlier(run: Object, client: Client) -> EarlierRun | None:
     )
 
 
-def _load(run: Object, blobs: BlobStore, sources: Path) -> Workflow[..., Any]:
-    """The workflow, from the run's packed source; of one digest there is one folder, shared by all runs."""
+def _source(run: Object, blobs: BlobStore, sources: Path) -> Path:
+    """The run's packed source; of one digest there is one folder, shared by all runs."""
     manifest = _manifest(run)
     digest = str(manifest.get("uniflowTar") or manifest.get("sourceDigest") or "")
-    main = str(manifest.get("filePath") or "")
-    if not digest or not main:
+    if not digest or not manifest.get("filePath"):
         raise errors.SourceError(f"the run {run['metadata']['name']} has no packed source: start it with mactl")
     folder = sources / digest.removeprefix("sha256:")
     if not folder.exists():
         _unpack(digest, blobs, folder)
+    return folder
+
+
+def _load(run: Object, folder: Path) -> Workflow[..., Any]:
+    manifest = _manifest(run)
+    main = str(manifest["filePath"])
     path = folder / main
     parts = main.removesuffix("/__init__.py").removesuffix(".py").split("/")
     module = ".".join(parts) if len(parts) > 1 else references.module_of_file(str(path))

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from michelangelo import errors
-from michelangelo.app import children, hosting, platform, progress
+from michelangelo.app import children, environments, hosting, platform, progress
 from michelangelo.app.settings import Settings
 from michelangelo.client.client import Object
 from michelangelo.engine import conductor, taskruns
@@ -20,6 +20,7 @@ from michelangelo.meta import labels
 from michelangelo.runtime import processes
 from michelangelo.uniflow import codecs, source, source_tree
 from michelangelo.uniflow.runner import RunOptions
+from michelangelo.uniflow.source_tree import SourceTree
 from michelangelo.uniflow.workflow import Workflow
 
 __all__ = ["WORKFLOW", "EmbeddedRun", "Prepared", "made_at"]
@@ -65,9 +66,11 @@ class EmbeddedRun:
         self._platform.close()
 
     def create(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prepared:
-        """Make the PipelineRun. Raises CodecError, SourceError, ApiError."""
+        """Make the PipelineRun. Raises CodecError, SourceError, RequirementsError, ApiError."""
+        tree = self._source()
+        locks = environments.locked(self._workflow, tree, self._settings)
         encoded = codecs.encode_arguments(args, dict(kwargs), self._platform.blobs)
-        manifest = self._manifest()
+        manifest = {**self._manifest(tree), **({"environments": locks} if locks else {})}
         platform.ensure_project(self._platform.client, self._project)
         made = self._platform.client.create(
             {
@@ -99,7 +102,7 @@ class EmbeddedRun:
         found = self._named(name) if name else self._newest()
         conductor.check_resumable(found)
         manifest = found["spec"]["pipelineSpec"]["manifest"]
-        if manifest.get("sourceDigest") != self._manifest()["sourceDigest"] and not self._options.force:
+        if manifest.get("sourceDigest") != self._manifest(self._source())["sourceDigest"] and not self._options.force:
             raise errors.WorkflowError(
                 f"the code has changed since the run {found['metadata']['name']} was started; start a new run, or "
                 "resume with --force: what is recorded then holds, as long as the workflow still makes the same calls"
@@ -164,15 +167,17 @@ class EmbeddedRun:
             return "it was ephemeral: nothing is left of it"
         return f"nothing of it is running any more; continue it with: python {sys.argv[0]} --resume {run.name}"
 
-    def _manifest(self) -> dict[str, Any]:
-        """What the run is of, with its source packed: so any driver can take it over, whatever becomes of the file."""
+    def _source(self) -> SourceTree:
         target = source.target_of(self._workflow)
-        tree = source_tree.find_source(target.path, target.module)
+        return source_tree.find_source(target.path, target.module)
+
+    def _manifest(self, tree: SourceTree) -> dict[str, Any]:
+        """What the run is of, with its source packed: so any driver can take it over, whatever becomes of the file."""
         digest = source_tree.pack_source(tree, self._platform.blobs).digest
         return {
             "type": "Uniflow",
             "filePath": tree.main,
-            "uniflowFunction": target.qualname,
+            "uniflowFunction": source.target_of(self._workflow).qualname,
             "uniflowTar": digest,
             "sourceDigest": digest,
         }

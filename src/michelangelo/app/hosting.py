@@ -31,6 +31,7 @@ class TaskHost:
             capacity=settings.task_slots,
             log_limit_bytes=log_limit,
             memory_limit_bytes=config.memory_bytes(settings.task_memory) if settings.task_memory else 0,
+            environments_folder=str(settings.environments),
         )
         if target is not None:
             self._process.prepare(target.path, target.module)

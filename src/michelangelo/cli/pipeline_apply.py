@@ -26,9 +26,12 @@ __all__ = ["apply"]
 @options.namespace
 @output.output_option()
 @click.option("--dry-run", is_flag=True, help="Check and say what would happen; store nothing.")
+@click.option("--upgrade", is_flag=True, help="Lock the newest packages that the tasks' requirements allow.")
 @click.pass_obj
-def apply(invocation: Invocation, filenames: tuple[str, ...], namespace: str, output: Format, dry_run: bool) -> None:
-    """Register a pipeline: its source, its commit, and the schema of its parameters.
+def apply(
+    invocation: Invocation, filenames: tuple[str, ...], namespace: str, output: Format, dry_run: bool, upgrade: bool
+) -> None:
+    """Register a pipeline: its source, its commit, the schema of its parameters, and the packages of its tasks.
 
     spec.manifest.filePath is the workflow's file, relative to the YAML file.
 
@@ -42,7 +45,7 @@ def apply(invocation: Invocation, filenames: tuple[str, ...], namespace: str, ou
     foreign = [one.place("kind") for one in loaded if one.object["kind"] != "Pipeline"]
     if foreign:
         raise errors.SettingsError(f"{', '.join(foreign)}: no Pipeline; `mactl apply -f` takes every kind")
-    found = [_source(one) for one in loaded]
+    found = [_source(one, upgrade=upgrade) for one in loaded]
     filled = [_filled(one, source) if source else one for one, source in zip(loaded, found, strict=True)]
     with connection.connect(invocation) as link:
         for source in found:
@@ -51,7 +54,7 @@ def apply(invocation: Invocation, filenames: tuple[str, ...], namespace: str, ou
         generic.apply_files(link, filled, namespace=namespace, form=output, dry_run=dry_run)
 
 
-def _source(document: Document) -> WorkflowSource | None:
+def _source(document: Document, *, upgrade: bool) -> WorkflowSource | None:
     """The workflow that the manifest names; None when the manifest already says where its packed source is."""
     spec = document.object.get("spec")
     manifest = (spec.get("manifest") if isinstance(spec, dict) else None) or {}
@@ -67,12 +70,14 @@ def _source(document: Document) -> WorkflowSource | None:
         place = document.place("spec.manifest.filePath")
         raise errors.SourceError(f"{place}: there is no file {file!r} beside it")
     function = function or str(manifest.get("uniflowFunction") or manifest.get("uniflow_function") or "")
-    return workflow_source.read(str(path), function.rpartition(".")[2] if "." in function else function)
+    return workflow_source.read(
+        str(path), function.rpartition(".")[2] if "." in function else function, upgrade=upgrade
+    )
 
 
 def _filled(document: Document, source: WorkflowSource) -> Document:
     spec = document.object["spec"]
-    aliases = ("file_path", "uniflow_function", "source_digest")
+    aliases = ("file_path", "uniflow_function", "source_digest", "environments")
     given = {key: value for key, value in spec["manifest"].items() if key not in aliases}
     new = {**spec, "manifest": {**given, **source.manifest()}}
     if commit := source.commit():

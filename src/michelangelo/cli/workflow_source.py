@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from michelangelo import errors
+from michelangelo.app import environments, settings
 from michelangelo.blobs.memory import MemoryBlobStore
 from michelangelo.cli.connection import Connection
 from michelangelo.uniflow import parameters, source, source_tree
@@ -30,6 +31,8 @@ class WorkflowSource:
     digest: str
     data: bytes
     git: GitState | None
+    environments: dict[str, Any]
+    """The locks of its tasks' requirements."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -44,6 +47,7 @@ class WorkflowSource:
             "uniflowTar": self.digest,
             "sourceDigest": self.digest,
             "parameters": self.schema,
+            **({"environments": self.environments} if self.environments else {}),
         }
 
     def commit(self) -> dict[str, str]:
@@ -54,8 +58,9 @@ class WorkflowSource:
         link.content.put_blob(self.digest, self.data)
 
 
-def read(path: str, function: str = "") -> WorkflowSource:
-    """Import the file and pack what it needs. Raises SourceError with the user's file, line and source."""
+def read(path: str, function: str = "", *, upgrade: bool = False) -> WorkflowSource:
+    """Import the file, pack what it needs, and lock what its tasks require (`upgrade`: anew). Raises SourceError with the
+    user's file, line and source, and RequirementsError with the resolver's words."""
     if not os.path.isfile(path):
         raise errors.SourceError(f"there is no file {path}")
     module = source.load_file(path)
@@ -63,7 +68,9 @@ def read(path: str, function: str = "") -> WorkflowSource:
     tree = source_tree.find_source(path, module.__name__)
     staging = MemoryBlobStore()
     blob = source_tree.pack_source(tree, staging)
-    return WorkflowSource(workflow, tree.main, blob.digest, staging.get(blob.digest), source_tree.git_state(tree))
+    locks = environments.locked(workflow, tree, settings.load(), upgrade=upgrade)
+    data = staging.get(blob.digest)
+    return WorkflowSource(workflow, tree.main, blob.digest, data, source_tree.git_state(tree), locks)
 
 
 def actor() -> dict[str, str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from michelangelo.meta.quantity import Quantity
 
@@ -41,6 +42,10 @@ class TaskConfig:
         """What the executor is told beyond the resources, as plain JSON; part of no cache key."""
         return {}
 
+    def with_variables(self, variables: Mapping[str, str], task_path: str) -> Self:
+        """This with what environment variables say of it; `task_path` is `<module>.<function>`. Raises ValueError."""
+        return self
+
 
 @dataclass(frozen=True)
 class InProcess(TaskConfig):
@@ -65,6 +70,9 @@ class Process(TaskConfig):
             if value is not None and not value >= 0:
                 raise ValueError(f"Process({name}={value!r}): must be 0 or more")
         self.resources()
+
+    def settings(self) -> dict[str, Any]:
+        return {} if self.cpu is None else {"cpu": self.cpu}
 
     def resources(self) -> Resources:
         defaults = Resources()

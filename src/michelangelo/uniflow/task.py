@@ -21,6 +21,7 @@ from michelangelo.uniflow import config as configs
 from michelangelo.uniflow import retry, runner, task_context
 from michelangelo.uniflow.config import Resources, TaskConfig
 from michelangelo.uniflow.future import Future, FutureList
+from michelangelo.uniflow.image_spec import ImageSpec
 from michelangelo.uniflow.retry import Retry
 from michelangelo.uniflow.secret import Secret
 
@@ -48,7 +49,7 @@ class TaskOptions:
     cache_version: str | None = None
     cache_ttl_seconds: float | None = None
     """How long a cached output may be reused. None: as long as it exists."""
-    image_spec: Any = None
+    image_spec: ImageSpec | None = None
     """Container image, for executors that run containers."""
     requirements: tuple[str, ...] = ()
     """Lines of a requirements file (`xgboost==3.1`). The task runs in an environment that has these, and is made, and
@@ -95,6 +96,8 @@ class TaskOptions:
         for name in ("timeout_seconds", "cache_ttl_seconds", "pending_timeout_seconds"):
             if name in given and not given[name] > 0:
                 raise ValueError(f"{name}={given[name]!r}: must be more than 0 seconds")
+        if not isinstance(given.get("image_spec"), ImageSpec | None):
+            raise TypeError(f"image_spec={given['image_spec']!r}: must be uniflow.ImageSpec(container_image=…)")
         if given.get("io") not in (None, "pickle"):
             raise ValueError(f"io={given['io']!r}: must be 'pickle' or None")
         return dataclasses.replace(self, **given)
@@ -111,7 +114,7 @@ class TaskArguments(TypedDict, total=False):
     cache_enabled: bool | None
     cache_version: str | None
     cache_ttl_seconds: float | None
-    image_spec: Any
+    image_spec: ImageSpec | None
     requirements: Sequence[str] | None
     environment: Mapping[str, str] | None
     working_directory: str | None
@@ -123,6 +126,11 @@ class TaskArguments(TypedDict, total=False):
 def _requirements(given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not all(isinstance(line, str) and line.strip() for line in given):
         raise TypeError(f"requirements={given!r}: must be a list of lines such as ['xgboost==3.1']")
+    options = [line for line in given if line.strip().startswith(("-", "#")) or "\n" in line.strip()]
+    if options:
+        raise ValueError(
+            f"requirements={options!r}: each must name a package; indexes are configured for uv"
+        )
     return tuple(line.strip() for line in given)
 
 

@@ -45,7 +45,8 @@ def main() -> None:
     if not received:
         return
     hello = received.pop(0)[0]
-    sys.path[:] = [*hello["sys_path"], *(sys.path if hello["keeps_path"] else ())]
+    own = [folder for folder in sys.path if folder != sys.argv[1]] if hello["keeps_path"] else []
+    sys.path[:] = [*hello["sys_path"], *own]
     caller = call.Caller(lambda: opening.open_blob_store(hello["blobs_url"]))
     if hello["blobs_url"].startswith(("file:", "/")):
         # Cheap and safe across a fork; others may start threads, so each process opens them for itself.

@@ -20,6 +20,7 @@ from michelangelo.meta.document import Document, Enumeration, FreeForm
 from michelangelo.meta.metadata import Condition, ResourceIdentifier
 
 __all__ = [
+    "LockedEnvironment",
     "Pipeline",
     "PipelineManifest",
     "PipelineManifestType",
@@ -73,6 +74,15 @@ class TaskSpec(Document):
     """Hash of what the task's container image is built from."""
 
 
+class LockedEnvironment(Document):
+    """Requirements of tasks, and the packages that were chosen for them."""
+
+    requirements: list[str] | None = None
+    """Lines as the tasks have them."""
+    lock: str | None = None
+    """Lines of a requirements file: every package with its version and the hashes of its files."""
+
+
 class PipelineManifest(Document):
     """Where the workflow is and what it takes."""
 
@@ -96,6 +106,8 @@ class PipelineManifest(Document):
     """Tasks of the workflow, as far as they are known beforehand."""
     source_digest: Annotated[str, Field(max_length=256)] | None = None
     """Digest of the source files, such as sha256:… ."""
+    environments: dict[str, LockedEnvironment] | None = None
+    """Locked requirements of the tasks, by the digest of the requirements; every run uses these versions."""
     parameters: FreeForm | None = None
     """JSON Schema of the workflow's parameters, made from the function's signature."""
 
