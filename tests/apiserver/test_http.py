@@ -244,7 +244,7 @@ def test_aggregated_discovery(http_client: RawHttp, version: str) -> None:
     group = next(one for one in reply.json["items"] if one["metadata"]["name"] == "michelangelo.api")
     assert {"pipelines", "pipelineruns"} <= {one["resource"] for one in group["versions"][0]["resources"]}
     core = http_client.get("/api", accept=form).json["items"]
-    assert [one["resource"] for one in core[0]["versions"][0]["resources"]] == ["namespaces", "events"]
+    assert [one["resource"] for one in core[0]["versions"][0]["resources"]] == ["namespaces", "secrets", "events"]
 
 
 def test_openapi_is_indexed_by_digest(http_client: RawHttp) -> None:

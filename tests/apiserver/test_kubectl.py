@@ -318,3 +318,17 @@ def test_wrong_token_is_told_to_the_user(kubectl: Kubectl, config: Path, tmp_pat
     document["users"][0]["user"]["token"] = "a-wrong-token-of-the-right-length"
     kubeconfig.write(tmp_path / "kubeconfig", document)
     assert "Unauthorized" in kubectl("get", "pl", code=1, KUBECONFIG=str(tmp_path / "kubeconfig"))
+
+
+def test_secret_is_shown_by_name_only(kubectl: Kubectl) -> None:
+    made = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "hub"},
+        "stringData": {"token": "s3cr3t-of-the-test"},
+    }
+    assert "created" in kubectl.apply(made)
+    assert kubectl("get", "secret", "hub", "-o", "jsonpath={.data.token}") == "czNjcjN0LW9mLXRoZS10ZXN0"
+    listed = kubectl("get", "secrets", "-o", "yaml")
+    assert "token" in listed
+    assert "czNjcjN0" not in listed

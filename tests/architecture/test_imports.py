@@ -20,9 +20,11 @@ ENVIRONMENT_CARRIERS = {
     "michelangelo.executors.inprocess",
     "michelangelo.executors.launch",
     "michelangelo.worker.child",
+    "michelangelo.worker.secrets",
     "michelangelo.worker.zygote",
+    "michelangelo.cli.secret_set",
 }
-"""They hand the environment on to tasks, and read no setting from it."""
+"""They hand the environment on to tasks, or take a value that the user names, and read no setting from it."""
 UPWARD_CALLER = "michelangelo.uniflow.runner"
 HEAVY = [
     "pydantic",

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from michelangelo import errors
+from michelangelo.apiserver import sealing
 from michelangelo.client.client import Object
 
 if TYPE_CHECKING:
     from michelangelo.api.v2.registry import Kind
     from michelangelo.storage.store import Record
 
-__all__ = ["MAX_OBJECT_BYTES", "decode", "encode", "key", "prefix", "subject"]
+__all__ = ["MAX_OBJECT_BYTES", "decode", "decode_sealed", "encode", "key", "prefix", "subject"]
 
 MAX_OBJECT_BYTES: Final = 3 * 512 * 1024
 """1.5 MiB, as etcd has it: what is larger is data and belongs into a blob."""
@@ -52,7 +53,12 @@ def encode(obj: Object) -> bytes:
 
 
 def decode(record: Record) -> Object:
-    """A fresh object, which the caller may change."""
+    """A fresh object, which the caller may change, as listings and watches give it: a Secret without its values."""
+    return sealing.shown(decode_sealed(record))
+
+
+def decode_sealed(record: Record) -> Object:
+    """A fresh object as it is stored: what is secret in it is sealed."""
     obj: dict[str, Any] = orjson.loads(record.value)
     obj["metadata"]["resourceVersion"] = str(record.revision)
     return obj

@@ -10,6 +10,7 @@ read and changed again.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from michelangelo.apiserver import (
     documents,
     patching,
     refusals,
+    sealing,
     snapshots,
 )
 from michelangelo.apiserver.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
@@ -57,8 +59,11 @@ class ApiServer:
         *,
         clock: timestamps.Clock = timestamps.system_clock,
         audit_log: audit.AuditLog | None = None,
+        sealer: sealing.Sealer | None = None,
     ) -> None:
+        """`sealer`: with the key of the home; without one, secrets are lost with this process."""
         self._store = store
+        self._sealer = sealer or sealing.Sealer(lambda: secrets.token_bytes(sealing.KEY_BYTES))
         self._clock = clock
         self._audit = audit_log
 
@@ -66,7 +71,7 @@ class ApiServer:
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Raises NotFoundError."""
-        return documents.decode(self._record(kind, namespace, name))
+        return self._open(self._record(kind, namespace, name))
 
     def list(self, kind: Kind, namespace: str = "", options: ListOptions | None = None) -> ObjectList:
         """A page, consistent with the first one of its chain. Raises BadRequestError (selectors, token),
@@ -169,7 +174,7 @@ class ApiServer:
         options, how = options or WriteOptions(), how or DeleteOptions()
         for _ in range(_RACES):
             record = self._record(kind, namespace, name)
-            current = documents.decode(record)
+            current = self._open(record)
             _guard(options, current)
             deletion.check(kind, current, how)
             marked = deletion.mark(kind, current, how, self._clock())
@@ -211,6 +216,9 @@ class ApiServer:
 
     # --- the steps of a write ---------------------------------------------------------------------------------
 
+    def _open(self, record: Record) -> Object:
+        return self._sealer.open(documents.decode_sealed(record))
+
     def _record(self, kind: Kind, namespace: str, name: str) -> Record:
         record = self._store.get(documents.key(kind, namespace, name))
         if record is None:
@@ -221,7 +229,7 @@ class ApiServer:
         _guard(options, obj)
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace", "")
-        value = documents.encode(obj)
+        value = documents.encode(self._sealer.seal(obj))
         key = documents.key(kind, namespace, name)
         if kind.namespaced:
             yield from self._enter_namespace(kind, name, namespace, key, options)
@@ -268,9 +276,9 @@ class ApiServer:
     ) -> Verb[Object]:
         for _ in range(_RACES):
             record = self._record(kind, namespace, name)
-            current = documents.decode(record)
+            current = self._open(record)
             _guard(options, current)
-            wanted = change(documents.decode(record))
+            wanted = change(self._open(record))
             # Where the caller named a version, this refuses as soon as it is no longer the current one.
             admission.check_identity(kind, current, wanted)
             admitted = admission.update(kind, current, wanted, subresource, self._clock(), options)
@@ -292,7 +300,7 @@ class ApiServer:
     def _replace(
         self, kind: Kind, current: Object, obj: Object, record: Record, options: WriteOptions, verb: str
     ) -> Verb[Object]:
-        value = documents.encode(obj)
+        value = documents.encode(self._sealer.seal(obj))
         if options.dry_run:
             return obj
         try:

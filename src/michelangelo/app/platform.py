@@ -11,8 +11,10 @@ from types import TracebackType
 from typing import Literal, Self
 
 from michelangelo import errors
+from michelangelo.apiserver import auth
 from michelangelo.apiserver.audit import AuditFile, AuditLog
 from michelangelo.apiserver.inprocess import InProcessClient
+from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.app.settings import Settings
 from michelangelo.blobs import opening
@@ -41,9 +43,10 @@ class Platform:
         logs: Path,
         user: str,
         audit_log: AuditLog | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.store = store
-        self.api = ApiServer(store, audit_log=audit_log)
+        self.api = ApiServer(store, audit_log=audit_log, sealer=sealer)
         self.client: Client = InProcessClient(self.api, user=user)
         self.blobs = blobs
         self.blobs_url = blobs_url
@@ -70,6 +73,7 @@ class Platform:
                 logs=settings.logs,
                 user=user,
                 audit_log=AuditFile(settings.audit),
+                sealer=Sealer(lambda: bytes.fromhex(auth.ensure_key(settings.secrets_key).decode())),
             )
         except errors.MichelangeloError:
             store.close()

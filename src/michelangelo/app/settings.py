@@ -80,9 +80,19 @@ class Settings:
         return self.home / "config.toml"
 
     @property
+    def environments(self) -> Path:
+        """Environments of tasks with requirements, and the locks that they are made of."""
+        return self.home / "environments"
+
+    @property
     def run_key(self) -> Path:
         """Signs the tokens of runs."""
         return self.home / "run-token.key"
+
+    @property
+    def secrets_key(self) -> Path:
+        """Encrypts Secrets at rest."""
+        return self.home / "secrets.key"
 
     @property
     def audit(self) -> Path:

@@ -15,6 +15,7 @@ from michelangelo.cli.connection import Connection
 from michelangelo.cli.get import Query
 from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
+from michelangelo.meta import secrecy
 
 __all__ = ["describe", "show"]
 
@@ -50,7 +51,7 @@ def show(link: Connection, wanted: list[tuple[Kind, str]], query: Query) -> None
     found: list[Object] = []
     for kind, name in wanted:
         place = query.namespace if kind.namespaced else ""
-        found += [link.client.get(kind.kind, name, namespace=place)] if name else query.list(link, kind)
+        found += [secrecy.shown(link.client.get(kind.kind, name, namespace=place))] if name else query.list(link, kind)
     if not found:
         raise errors.NotFoundError("no object matches")
     for position, obj in enumerate(found):

@@ -11,6 +11,7 @@ from michelangelo import errors
 from michelangelo.cli import connection, documents, kind_names, options, output
 from michelangelo.cli.invocation import Invocation
 from michelangelo.client.client import Object
+from michelangelo.meta import secrecy
 
 __all__ = ["edit"]
 
@@ -37,6 +38,8 @@ def edit(invocation: Invocation, targets: tuple[str, ...], namespace: str, edito
     if len(wanted) != 1 or not wanted[0][1]:
         raise errors.SettingsError("edit takes one object: KIND NAME, or KIND/NAME")
     kind, name = wanted[0]
+    if kind.kind == secrecy.KIND:
+        raise errors.SettingsError("a secret is not shown in an editor; use `mactl secret set NAME KEY`")
     with connection.connect(invocation) as link:
         old = link.client.get(kind.kind, name, namespace=link.namespace(namespace) if kind.namespaced else "")
         shown = copy.deepcopy(old)

@@ -14,6 +14,7 @@ from michelangelo.cli.connection import Connection
 from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.client.client import Object, Watch
+from michelangelo.meta import secrecy
 
 __all__ = ["Query", "get", "show"]
 
@@ -111,7 +112,8 @@ def show(
             found += query.list(link, kind, limit=limit)
             continue
         try:
-            found.append(link.client.get(kind.kind, name, namespace=query.namespace if kind.namespaced else ""))
+            obj = link.client.get(kind.kind, name, namespace=query.namespace if kind.namespaced else "")
+            found.append(secrecy.shown(obj))
         except errors.NotFoundError as e:
             missing.append(e)
     _print(found, wanted, query, output, len(missing))

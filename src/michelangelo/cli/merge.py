@@ -10,10 +10,11 @@ import json
 from typing import Any, Final
 
 from michelangelo.client.client import Object
+from michelangelo.meta import secrecy
 
 __all__ = ["LAST_APPLIED", "last_applied", "merge_patch", "three_way", "with_last_applied"]
 
-LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+LAST_APPLIED: Final = secrecy.LAST_APPLIED
 
 
 def with_last_applied(wanted: Object) -> Object:

@@ -50,6 +50,10 @@ KIND_VERBS: Final[Mapping[str, Mapping[str, Verb]]] = {
         "signal": Verb("pipeline_run_signal:signal", "Send a signal that a run waits for"),
         "logs": Verb("logs:logs", "Print what the run's tasks printed"),
     },
+    "Secret": {
+        "set": Verb("secret_set:set_value", "Set a value of a secret, read from standard input, a file or a variable"),
+        "unset": Verb("secret_unset:unset", "Remove values of a secret"),
+    },
 }
 
 GENERIC_VERBS: Final[Mapping[str, str]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from michelangelo import errors
-from michelangelo.engine import failures
+from michelangelo.engine import environments, failures
 from michelangelo.engine.loop import Loop
 from michelangelo.engine.recorder import Recorder
 from michelangelo.engine.steps import Step
@@ -35,13 +35,16 @@ class Dispatcher:
         recorder: Recorder,
         guard: Guard,
         *,
+        may_start: Callable[[Step], bool],
         ended: Callable[[Step, Outcome], None],
     ) -> None:
-        """`ended` is called on the engine's thread with each outcome."""
+        """`may_start` is asked right before a start; a step for which it says no is forgotten. `ended` is called on the
+        engine's thread with each outcome."""
         self._around = around
         self._loop = loop
         self._recorder = recorder
         self._guard = guard
+        self._may_start = may_start
         self._ended = ended
         self._queues: dict[str, deque[Step]] = {name: deque() for name in around.executors}
         self._loads = dict.fromkeys(around.executors, 0)
@@ -82,7 +85,9 @@ class Dispatcher:
     def _launch_queued(self, name: str) -> None:
         waiting = self._queues[name]
         while waiting and not self._is_stopped and self._loads[name] < self._around.executors[name].capacity:
-            self._launch(waiting.popleft())
+            step = waiting.popleft()
+            if self._may_start(step):
+                self._launch(step)
 
     def _launch(self, step: Step) -> None:
         name = step.policy.executor
@@ -90,8 +95,9 @@ class Dispatcher:
         details: dict[str, Any] = {"executor": name}
         if self._around.log_folder:
             details["log"] = f"{self._around.project}/{self._around.run}/{attempt_id}.log"
-        if step.cache_miss:
-            details["cacheMiss"] = step.cache_miss
+        if not step.attempts:
+            details.update(step.cache_miss)
+        details.update(environments.recorded(step.policy))
         self._recorder.begin(step, details)
         self._running[attempt_id] = step
         self._loads[name] += 1
@@ -120,7 +126,9 @@ class Dispatcher:
                 "attempt": len(step.attempts),
             },
             config=policy.config,
-            working_directory=policy.working_directory,
+            secrets=around.secrets.read(policy.secrets) if policy.secrets and around.secrets else (),
+            requirements=around.environments.lock(policy),
+            working_directory=around.environments.working_directory(policy),
         )
 
     def _poll(self, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from michelangelo import errors
 from michelangelo.engine import failures
-from michelangelo.engine.cache import CacheKey
+from michelangelo.engine.cache_key import CacheKey
 from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.executors.base import AttemptState, CallTarget, Resources
 from michelangelo.uniflow import retry
@@ -74,8 +74,8 @@ class Step:
     cache: CacheKey | None = None
     taken_over: Entry | None = None
     """The success of an earlier run that this step takes over."""
-    cache_miss: str = ""
-    """Why nothing was found."""
+    cache_miss: Mapping[str, Any] = field(default_factory=dict)
+    """Why nothing was found, as details of the first attempt."""
     attempts: list[Entry] = field(default_factory=list)
     final: Entry | None = None
     blockers: int = 0

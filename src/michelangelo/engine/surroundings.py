@@ -12,6 +12,7 @@ from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.engine.cache import Cache
 from michelangelo.engine.childruns import ChildRuns
+from michelangelo.engine.claims import Claims, ClaimSource
 from michelangelo.engine.earlier import EarlierRun
 from michelangelo.engine.environments import TaskEnvironments
 from michelangelo.engine.journal import Entry, Journal
@@ -53,6 +54,9 @@ class Surroundings:
     """Identity of this driver, written into every entry."""
     lease: Lease | None = None
     cache: Cache | None = None
+    claims: Claims | None = None
+    watch_claims: ClaimSource | None = None
+    """None, like `claims`: what others compute at the same time is computed here too."""
     signals: SignalSource | None = None
     children: ChildRuns | None = None
     secrets: SecretSource | None = None

@@ -10,6 +10,8 @@ import io
 import os
 from collections import deque
 
+from michelangelo.executors.redaction import Redactor
+
 __all__ = ["DEFAULT_LIMIT_BYTES", "BoundedLog"]
 
 DEFAULT_LIMIT_BYTES = 10 * 1024 * 1024
@@ -18,9 +20,10 @@ DEFAULT_LIMIT_BYTES = 10 * 1024 * 1024
 class BoundedLog:
     """Appends to a file until `limit_bytes`. One thread at a time; `close` may be called twice."""
 
-    def __init__(self, path: str, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        """Raises OSError when the file cannot be made."""
+    def __init__(self, path: str, limit_bytes: int = DEFAULT_LIMIT_BYTES, *, redactor: Redactor | None = None) -> None:
+        """`redactor`: for what must not be in it. Raises OSError when the file cannot be made."""
         self._file = _created(path)
+        self._redactor = redactor
         self._head_left = limit_bytes // 2
         self._tail_limit = limit_bytes - limit_bytes // 2
         self._tail: deque[bytes] = deque()
@@ -29,6 +32,9 @@ class BoundedLog:
 
     def write(self, data: bytes) -> None:
         """Keep `data`, or as much of it as the limit allows. A full disk loses output, never the attempt."""
+        self._keep(data if self._redactor is None else self._redactor.feed(data))
+
+    def _keep(self, data: bytes) -> None:
         head = data[: self._head_left]
         if head:
             self._head_left -= len(head)
@@ -45,6 +51,8 @@ class BoundedLog:
     def close(self) -> None:
         if self._file.closed:
             return
+        if self._redactor is not None:
+            self._keep(self._redactor.flush())
         tail = b"".join(self._tail)
         surplus = max(0, len(tail) - self._tail_limit)
         dropped = self._dropped + surplus

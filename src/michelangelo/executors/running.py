@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.executors import logs, wire
+from michelangelo.executors import logs, redaction, wire
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 
 __all__ = ["RunningAttempt", "failure"]
 
 _READ_SIZE = 1 << 18
 _DRAIN_LIMIT = 1 << 22
-_ERRORS: Mapping[AttemptState, type[errors.TaskError]] = {
+_ERRORS: Mapping[AttemptState, type[errors.MichelangeloError]] = {
+    AttemptState.FAILED: errors.RequirementsError,
     AttemptState.TIMED_OUT: errors.TaskTimeoutError,
     AttemptState.KILLED: errors.TaskKilledError,
     AttemptState.OUT_OF_MEMORY: errors.OutOfMemoryError,
@@ -71,7 +72,9 @@ class RunningAttempt:
         try:
             if not self.attempt.log_path:
                 return result_out, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            self._log = logs.BoundedLog(self.attempt.log_path, self._log_limit)
+            self._log = logs.BoundedLog(
+                self.attempt.log_path, self._log_limit, redactor=redaction.redactor_of(self.attempt.secrets)
+            )
             log_in, log_out = os.pipe()
         except OSError:
             os.close(result_out)
@@ -136,6 +139,9 @@ class RunningAttempt:
         else:
             state, message = self._verdict or (AttemptState.LOST, self._lost(code))
             output, error = None, failure(state, message)
+        redactor = redaction.redactor_of(self.attempt.secrets)
+        if redactor is not None and error is not None:
+            error = redactor.tree(error)
         return Outcome(id=self.id, state=state, output=output, error=error, exit_code=code, max_rss_bytes=max_rss_bytes)
 
     def _lost(self, code: int | None) -> str:

@@ -4,7 +4,7 @@
     def download() -> uniflow.Directory: ...
 
 The value is read when an attempt starts, so a secret can be changed while a run goes on; it is in no journal, cache key
-or log.
+or log. Read it inside the function: at the time of the module's import it may not be there yet.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 from michelangelo.uniflow import codecs, source, task_context
 from michelangelo.uniflow.task import Task
-from michelangelo.worker import failure
+from michelangelo.worker import failure, secrets
 
 __all__ = ["Caller"]
 
@@ -47,6 +47,11 @@ class Caller:
         return self._store
 
     def _run(self, attempt: Attempt) -> Outcome:
+        folder = str(attempt.context.get("scratch", ""))
+        with _scratch(folder), secrets.handed(attempt.secrets, folder):
+            return self._call(attempt)
+
+    def _call(self, attempt: Attempt) -> Outcome:
         target = attempt.target
         with self._loading:  # so that no thread finds a module that another is still importing
             found = source.load_function(source.Target(target.path, target.module, target.qualname))
@@ -56,7 +61,7 @@ class Caller:
         store = self.open_store()
         name = target.qualname if task is None else task.name
         context = task_context.TaskContext(**{"task": name, **attempt.context, "attempt_id": attempt.id})
-        with _scratch(context.scratch), task_context.entered(context):
+        with task_context.entered(context):
             args, kwargs = codecs.decode_arguments(attempt.arguments, store, fn=function, allow_pickle=pickling)
             result = function(*args, **kwargs)
             try:

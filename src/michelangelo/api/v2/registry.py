@@ -80,6 +80,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             namespaced=False,
             short_names=("ns",),
         ),
+        Kind("Secret", "secrets", "secret", group="", version="v1", status_subresource=False),
         Kind("Event", "events", "event", group="", version="v1", short_names=("ev",), status_subresource=False),
         Kind("Lease", "leases", "lease", group="coordination.k8s.io", version="v1", status_subresource=False),
     )
