@@ -59,8 +59,8 @@ class WorkflowSource:
 
 
 def read(path: str, function: str = "", *, upgrade: bool = False) -> WorkflowSource:
-    """Import the file, pack what it needs, and lock what its tasks require (`upgrade`: anew). Raises SourceError with the
-    user's file, line and source, and RequirementsError with the resolver's words."""
+    """Import the file, pack what it needs, and lock what its tasks require (`upgrade`: anew). Raises SourceError with
+    the user's file, line and source, and RequirementsError with the resolver's words."""
     if not os.path.isfile(path):
         raise errors.SourceError(f"there is no file {path}")
     module = source.load_file(path)

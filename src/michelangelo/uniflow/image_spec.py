@@ -1,5 +1,5 @@
-"""`ImageSpec`: the container image that a task asks for. It is recorded with each attempt; executors that run containers
-use it, and those that run processes of this machine do not."""
+"""`ImageSpec`: the container image that a task asks for. It is recorded with each attempt; executors that run
+containers use it, and those that run processes of this machine do not."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -154,6 +154,28 @@ def _describe_failure(path: str, error: BaseException) -> str:
         text += ' (does it call uniflow.main() without `if __name__ == "__main__"`?)'
     if not own:
         return f"{path} does not import: {text}"
+    if cycle := _describe_cycle(os.path.dirname(path), own, error):
+        return f"{path} does not import: {text}\n{cycle}"
     frame = own[-1]
     line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
     return f"{path} does not import: {text}\n  {frame.filename}, line {frame.lineno}, in {frame.name}\n    {line}"
+
+
+def _describe_cycle(root: str, frames: Sequence[traceback.FrameSummary], error: BaseException) -> str:
+    """The modules that import each other, each with its line; empty when that is not what went wrong."""
+    if "partially initialized module" not in str(error):
+        return ""
+    last = {frame.filename: frame for frame in frames}  # in the order in which they were first entered
+    # An ImportError has the path of the module that is not ready, an AttributeError the module itself.
+    first = getattr(error, "path", None) or getattr(getattr(error, "obj", None), "__file__", None) or ""
+    files = list(last)
+    cycle = files[files.index(first) :] if first in files else files
+    names = [_module_name(root, file) for file in (*cycle, cycle[0])]
+    lines = [f"  {file}, line {last[file].lineno}: {(last[file].line or '').strip()}" for file in cycle]
+    advice = "  move what they share into a module of its own, or import it inside the function that needs it"
+    return "\n".join([f"  these modules import each other: {' → '.join(names)}", *lines, advice])
+
+
+def _module_name(root: str, file: str) -> str:
+    name = os.path.relpath(file, root).removesuffix(".py").replace(os.sep, ".")
+    return name.removesuffix(".__init__")

@@ -1,7 +1,8 @@
 """The source that a workflow needs, as one blob: its file and the modules of its own project that these import.
 
 What is imported is read from the syntax, without running anything: files under the root of the workflow's imports.
-Installed packages stay out (they belong to the environment), and so do data files.
+Installed packages stay out (they belong to the environment), and so do data files, unless `.mainclude` names them
+(uniflow/source_patterns.py).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Final
 
 from michelangelo.blobs.blob_store import Blob, BlobStore
 from michelangelo.errors import SourceError
-from michelangelo.uniflow import archive, references, source
+from michelangelo.uniflow import archive, references, source, source_patterns
 
 __all__ = ["MAX_SOURCE_BYTES", "GitState", "SourceTree", "find_source", "git_state", "pack_source", "unpack_source"]
 
 MAX_SOURCE_BYTES: Final = 64 << 20
 _MAX_FILES: Final = 10_000
+_NAMED_FILES: Final = 5
 _GIT_SECONDS: Final = 10.0
 
 
@@ -45,33 +47,47 @@ class GitState:
 
 
 def find_source(path: str, module: str = "") -> SourceTree:
-    """The file `path` and what it imports of its project, transitively. SourceError with file and line when one of
-    them does not parse."""
+    """The file `path`, what it imports of its project, transitively, and the data files that are to go along.
+    SourceError with file and line when one of them does not parse."""
     path = os.path.abspath(path)
     module = module or references.module_of_file(path)
     root = source.import_root(path, module)
     main = _relative(path, root)
+    patterns = source_patterns.SourcePatterns(root)
     found: set[str] = set()
     pending = [main, *_package_files(root, module.rpartition(".")[0])]
     while pending:
         name = pending.pop()
-        if name not in found:
+        if name not in found and (name == main or not patterns.is_ignored(name)):
             found.add(name)
             pending += _imported_files(root, name)
-    return SourceTree(root, main, module, tuple(sorted(found)))
+    return SourceTree(root, main, module, tuple(sorted(found.union(patterns.included()))))
 
 
 def pack_source(tree: SourceTree, blobs: BlobStore) -> Blob:
     """Store the files; equal files give the same digest. SourceError over MAX_SOURCE_BYTES or the bound of files."""
-    size = sum(os.path.getsize(os.path.join(tree.root, name)) for name in tree.files)
-    if size > MAX_SOURCE_BYTES or len(tree.files) > _MAX_FILES:
-        raise SourceError(
-            f"the source of {tree.main} has {len(tree.files)} files and {size} bytes; "
-            f"at most {_MAX_FILES} files and {MAX_SOURCE_BYTES} bytes can be packed"
-        )
+    _check_size(tree)
     stream = io.BytesIO()
     archive.pack_files(tree.root, tree.files, stream)
     return blobs.put(stream.getvalue())
+
+
+def _check_size(tree: SourceTree) -> None:
+    sizes = {name: os.lstat(os.path.join(tree.root, name)).st_size for name in tree.files}
+    size = sum(sizes.values())
+    if size <= MAX_SOURCE_BYTES and len(sizes) <= _MAX_FILES:
+        return
+    largest = sorted(sizes, key=lambda name: sizes[name], reverse=True)[:_NAMED_FILES]
+    shown = ", ".join(f"{name} ({_mib(sizes[name])})" for name in largest)
+    raise SourceError(
+        f"the source of {tree.main} has {len(sizes)} files and {_mib(size)}, and at most {_MAX_FILES} files and "
+        f"{_mib(MAX_SOURCE_BYTES)} can be packed; the largest are {shown}. Name what the code does not need in "
+        f"{os.path.join(tree.root, '.maignore')}, and give large data as an argument (uniflow.File) or by a URL"
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
 
 
 def unpack_source(digest: str, blobs: BlobStore, folder: str) -> None:
