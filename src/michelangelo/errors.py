@@ -19,7 +19,8 @@
     ├── StorageError             the database or the blob store cannot do what was asked
     │   ├── CorruptDatabaseError
     │   ├── NewerSchemaError     the file was written by a newer version
-    │   └── IntegrityError       a blob's bytes do not match its digest
+    │   ├── IntegrityError       a blob's bytes do not match its digest
+    │   └── StoreUnavailableError  the blob store cannot be reached; later it may
     ├── SettingsError            a setting, an argument of the command line, or a configuration file
     ├── WorkflowError            a run cannot go on
     │   ├── ArgumentsError       arguments do not fit the workflow's or the task's signature
@@ -78,6 +79,7 @@ __all__ = [
     "SettingsError",
     "SourceError",
     "StorageError",
+    "StoreUnavailableError",
     "TaskError",
     "TaskKilledError",
     "TaskTimeoutError",
@@ -215,6 +217,10 @@ class NewerSchemaError(StorageError):
 
 class IntegrityError(StorageError):
     """The bytes of a blob do not match its digest."""
+
+
+class StoreUnavailableError(StorageError):
+    """The blob store could not be reached for as long as it was tried; nothing is wrong with what was asked."""
 
 
 class SettingsError(MichelangeloError):

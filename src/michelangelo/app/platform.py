@@ -6,6 +6,7 @@ that keeps nothing, all of it is in memory and in a temporary folder. Nothing ru
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -18,7 +19,7 @@ from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.app.settings import Settings
 from michelangelo.blobs import opening
-from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.blobs.blob_store import BlobStore, Collectable
 from michelangelo.blobs.local import LocalBlobStore
 from michelangelo.client.client import Client
 from michelangelo.storage.memory import MemoryStore
@@ -42,6 +43,7 @@ class Platform:
         blobs_url: str,
         logs: Path,
         user: str,
+        identity: str = "",
         audit_log: AuditLog | None = None,
         sealer: Sealer | None = None,
     ) -> None:
@@ -53,6 +55,8 @@ class Platform:
         """Where other processes find the blobs."""
         self.logs = logs
         """`<project>/<run>/<TaskRun>.log` lie in this folder."""
+        self.identity = identity
+        """Under which it joined a blob store that others may use too; empty where it has one for itself."""
         self._audit_log = audit_log
 
     @classmethod
@@ -66,9 +70,14 @@ class Platform:
         blobs_url = settings.blobs_url(durability=durability)
         store = SqliteStore(settings.database, synchronous="FULL" if survives_power_loss else "NORMAL")
         try:
+            blobs = opening.open_blob_store(blobs_url)
+            identity = auth.ensure_key(settings.platform_id).decode()[:32] if settings.storage_url else ""
+            if identity and isinstance(blobs, Collectable):
+                blobs.join(identity, f"{socket.gethostname()}:{settings.home}")
             return cls(
                 store=store,
-                blobs=opening.open_blob_store(blobs_url),
+                blobs=blobs,
+                identity=identity,
                 blobs_url=blobs_url,
                 logs=settings.logs,
                 user=user,

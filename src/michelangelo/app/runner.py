@@ -51,7 +51,7 @@ class EmbeddedRunner:
         if options.resume is not None:
             raise errors.WorkflowError("an ephemeral run keeps nothing, so there is nothing to resume")
         with tempfile.TemporaryDirectory(prefix="michelangelo-") as scratch:
-            chosen = dataclasses.replace(chosen, home=Path(scratch))
+            chosen = dataclasses.replace(chosen, home=Path(scratch), storage_url="")
             return self._run(chosen, target, workflow, (args, kwargs), options)
 
     def _run(

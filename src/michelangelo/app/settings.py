@@ -48,6 +48,13 @@ class Settings:
     lease_seconds: int = 15
     """MA_LEASE_SECONDS: after how long without a sign of life a run goes to another driver. A driver of this machine
     that is known to be dead is replaced at once."""
+    storage_url: str = ""
+    """MA_STORAGE_URL: where blobs are kept, such as s3://bucket/prefix. Default: a folder of the home. One platform has
+    it for itself, or nothing in it is ever collected."""
+    storage_retry_seconds: int = 30
+    """MA_STORAGE_RETRY_SECONDS: how long a request to S3 is tried again before the run stops, to be resumed."""
+    collect_hours: int = 24
+    """MA_COLLECT_HOURS: how often a server removes blobs that nothing refers to. 0: never."""
     no_color: bool = False
     """NO_COLOR: plain progress."""
 
@@ -85,6 +92,11 @@ class Settings:
         return self.home / "environments"
 
     @property
+    def platform_id(self) -> Path:
+        """Tells this platform from others where it shares something with them."""
+        return self.home / "platform-id"
+
+    @property
     def run_key(self) -> Path:
         """Signs the tokens of runs."""
         return self.home / "run-token.key"
@@ -104,7 +116,13 @@ class Settings:
 
     def blobs_url(self, *, durability: _Durability) -> str:
         """Where all processes find the blobs. `durability` is the default where none is set."""
-        return self.blobs.as_uri() + ("?sync=true" if (self.durability or durability) == "power" else "")
+        if self.storage_url.startswith("s3:"):
+            return f"{self.storage_url}?patience={self.storage_retry_seconds}"
+        if self.storage_url and not self.storage_url.startswith("file:"):
+            return self.storage_url
+        return (self.storage_url or self.blobs.as_uri()) + (
+            "?sync=true" if (self.durability or durability) == "power" else ""
+        )
 
     def prepare_home(self) -> None:
         """Make the home folder, for its owner only. Raises SettingsError."""
@@ -165,6 +183,16 @@ def _text(_place: str, text: str) -> str:
     return text
 
 
+def _storage_url(place: str, text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if not separator or not rest or not scheme.isalnum() or "?" in text or "@" in rest.partition("/")[0]:
+        # Its text is not shown: somebody may have put a password into it.
+        raise errors.SettingsError(
+            f"{place}: must be a URL such as s3://bucket/prefix or file:///folder, without credentials and options"
+        )
+    return text
+
+
 def _durability(place: str, text: str) -> _Durability:
     if text not in ("process", "power"):
         raise errors.SettingsError(f"{place}={text!r}: must be 'process' or 'power'")
@@ -198,4 +226,7 @@ _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "task_memory": _size,
     "log_limit": _size,
     "lease_seconds": _number(1, 3600),
+    "storage_url": _storage_url,
+    "storage_retry_seconds": _number(0, 3600),
+    "collect_hours": _number(0, 8760),
 }

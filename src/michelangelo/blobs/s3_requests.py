@@ -1,8 +1,8 @@
 """Requests to an S3-compatible object store: the client, patience with what passes, and errors in words.
 
 What passes (no connection, a connection that broke, 5xx, throttling) is asked for again, with growing pauses, as long
-as `patience_seconds` last. It knows no blob. botocore, which is synchronous, is used directly: a forked task opens a store
-of its own, and s3fs would bring an event loop, a thread and three times the import to each.
+as `patience_seconds` last. It knows no blob. botocore, which is synchronous, is used directly: a forked task opens a
+store of its own, and s3fs would bring an event loop, a thread and three times the import to each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import botocore.config
 import botocore.exceptions
 import botocore.session
 
-from michelangelo.errors import SettingsError, StorageError
+from michelangelo.errors import SettingsError, StorageError, StoreUnavailableError
 
 __all__ = ["CREDENTIALS", "Missing", "Requests", "answered_at"]
 
@@ -80,7 +80,8 @@ class Requests:
         return answer
 
     def patiently(self, attempt: Callable[[], Any], subject: str, *, retried: bool = True) -> Any:
-        """`attempt`, made again while what it raises passes. Raises Missing, StorageError."""
+        """`attempt`, made again while what it raises passes. Raises Missing, StorageError, and
+        StoreUnavailableError when patience is over."""
         deadline = time.monotonic() + (self._patience_seconds if retried else 0.0)
         delay = _FIRST_DELAY_SECONDS
         while True:
@@ -92,7 +93,7 @@ class Requests:
                 if not _is_passing(error):
                     raise StorageError(f"cannot store or read {subject} in {self._url}: {_reason(error)}") from error
                 if time.monotonic() + delay > deadline:
-                    raise StorageError(
+                    raise StoreUnavailableError(
                         f"cannot store or read {subject} in {self._url}: {_reason(error)}; it was tried for "
                         f"{self._patience_seconds:g} s: check that the store runs and answers, then resume the run"
                     ) from error

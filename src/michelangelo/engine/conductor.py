@@ -18,7 +18,7 @@ from typing import Any, Final
 from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.client.client import Client, Object
-from michelangelo.engine import environments, signals, status
+from michelangelo.engine import claims, environments, signals, status
 from michelangelo.engine.cache import Cache
 from michelangelo.engine.childruns import ChildHost, ChildRuns
 from michelangelo.engine.driver import Driver
@@ -174,7 +174,9 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         blobs=means.blobs,
         driver=lease.identity,
         lease=lease,
-        cache=Cache(client, namespace, lambda tree: all(map(means.blobs.has, codecs.blobs_in(tree)))),
+        cache=Cache(client, namespace, lambda tree: all(map(means.blobs.touch, codecs.blobs_in(tree)))),
+        claims=claims.Claims(client, run, holder=lease.identity),
+        watch_claims=claims.watch_claims(client, namespace),
         signals=signals.watch_signals(client, namespace, _name(run)),
         children=ChildRuns(client, run, means.child_host),
         secrets=SecretReader(client, namespace),

@@ -17,7 +17,7 @@ from michelangelo import errors
 from michelangelo.executors.base import AttemptState
 from michelangelo.uniflow import references
 
-__all__ = ["exception", "named", "record", "type_names"]
+__all__ = ["exception", "is_of_the_store", "named", "record", "type_names"]
 
 _CLASSES: dict[str, type[errors.TaskError]] = {
     error.__name__: error
@@ -52,6 +52,11 @@ def named(outcome: AttemptState, error: Mapping[str, Any] | None, timeout_second
     else:
         fallback = record(*_FALLBACKS[outcome])
     return {**fallback, **(error or {}), "class": fallback["class"]}
+
+
+def is_of_the_store(error: Mapping[str, Any] | None) -> bool:
+    """Whether an attempt failed because the blob store could not be reached."""
+    return error is not None and error.get("type") == f"{errors.__name__}.StoreUnavailableError"
 
 
 def type_names(error: Mapping[str, Any]) -> list[str]:

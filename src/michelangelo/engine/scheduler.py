@@ -15,7 +15,7 @@ from typing import Any
 
 from michelangelo import errors
 from michelangelo.engine import arguments, failures, steps
-from michelangelo.engine.cache import Hit
+from michelangelo.engine.caching import Caching
 from michelangelo.engine.children import Children
 from michelangelo.engine.dispatcher import Dispatcher
 from michelangelo.engine.journal import Entry, EntryState, StepType
@@ -26,7 +26,7 @@ from michelangelo.engine.surroundings import Surroundings
 from michelangelo.engine.taskruns import DECISION, task_run_name
 from michelangelo.engine.waits import Waits
 from michelangelo.executors.base import AttemptState, Outcome
-from michelangelo.uniflow import retry
+from michelangelo.uniflow import codecs, retry
 
 __all__ = ["Scheduler", "Stop"]
 
@@ -54,7 +54,10 @@ class Scheduler:
         self._loop = loop
         self._notify = notify
         self._recorder = Recorder(around, self._settled)
-        self._dispatcher = Dispatcher(around, loop, self._recorder, self._guarded, ended=self._ended)
+        self._caching = Caching(around, loop, self._recorder, self._guarded, enqueue=self._enqueue)
+        self._dispatcher = Dispatcher(
+            around, loop, self._recorder, self._guarded, may_start=self._caching.may_start, ended=self._ended
+        )
         self._waits = Waits(around, loop, self._recorder, self._guarded)
         self._children = Children(around.children, loop, self._recorder, self._guarded)
         self._delays: dict[str, Timer] = {}
@@ -102,6 +105,7 @@ class Scheduler:
         for timer in self._delays.values():
             timer.cancel()
         self._dispatcher.stop()
+        self._caching.stop(give_back=how is not Stop.ABANDON)
         self._waits.stop(kill=how is Stop.CANCEL)
         self._children.stop(kill=how is Stop.CANCEL)
         self._notify()
@@ -109,6 +113,7 @@ class Scheduler:
     def close(self) -> None:
         """End the threads that read from executors and signals; the last call."""
         self._dispatcher.close()
+        self._caching.close()
         self._waits.close()
         self._children.close()
 
@@ -128,7 +133,7 @@ class Scheduler:
                 self._children.start(step)
             return
         if not step.attempts:
-            if not self._take_over(step) and not self._from_cache(step):
+            if not self._take_over(step) and not self._caching.find(step):
                 self._enqueue(step)
             return
         last = step.attempts[-1]
@@ -149,22 +154,11 @@ class Scheduler:
         earlier = self._around.earlier
         if step.taken_over is None or earlier is None:
             return False
+        if not all(map(self._around.blobs.touch, codecs.blobs_in(step.taken_over.output))):
+            return False  # its data is gone, with the run that it was in
         source = {"pipelineRun": earlier.run, "step": step.id}
         self._recorder.whole(step, EntryState.CACHED, output=step.taken_over.output, details={"source": source})
         return True
-
-    def _from_cache(self, step: Step) -> bool:
-        cache = self._around.cache
-        if step.cache_request is None or cache is None:
-            return False
-        step.cache = step.cache_request(step.arguments)
-        found = cache.find(step.cache)
-        if isinstance(found, Hit):
-            details = {"cachedOutput": found.name, "source": dict(found.source)}
-            self._recorder.whole(step, EntryState.CACHED, output=found.output, details=details)
-            return True
-        step.cache_miss = found
-        return False
 
     def _decide(self, step: Step, last: Entry) -> None:
         """A person's answer to an unknown outcome, or the question."""
@@ -231,13 +225,19 @@ class Scheduler:
     ) -> None:
         """Record the end of the current attempt, and do what follows from it."""
         verdict = steps.judge(step.policy, step.attempts[:-1], state, error, seed=step.id)
+        if failures.is_of_the_store(error):
+            # Not the task failed but the platform: the run stops here, and goes on with this step when it is resumed.
+            if step.policy.idempotent:
+                cut = Verdict(EntryState.KILLED, final=False, error=verdict.error)
+                self._recorder.end(step, cut, details=details)
+            raise errors.StoreUnavailableError(f"task {step.task}: {(error or {}).get('message')}")
         self._recorder.end(step, verdict, output=output, details=details)
         if verdict.state is EntryState.UNKNOWN:
             self._ask(step)
         elif not verdict.final:
             self._enqueue_later(step, verdict.delay_seconds)
-        elif verdict.state is EntryState.SUCCEEDED and step.cache is not None and self._around.cache is not None:
-            self._around.cache.keep(step.cache, output, run=self._around.run, step=step.id)
+        else:
+            self._caching.ended(step, verdict.state, output)
 
     def _end_stopped(self, step: Step, outcome: Outcome, details: dict[str, Any]) -> None:
         """The end of an attempt after the run was stopped: what it did stands; what was cut short is killed for good,
