@@ -166,3 +166,28 @@ def test_references_that_lead_nowhere_are_explained() -> None:
     }.items():
         with pytest.raises(SourceError, match=message):
             references.resolve(name)
+
+
+def test_modules_that_import_each_other_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "circle_flow.py").write_text("import circle_first\n")
+    (tmp_path / "circle_first.py").write_text("import json\nfrom circle_second import y\nx = 1\n")
+    (tmp_path / "circle_second.py").write_text("from circle_first import x\ny = 1\n")
+    with pytest.raises(SourceError) as refused:
+        source.load_file(str(tmp_path / "circle_flow.py"))
+    said = str(refused.value)
+    assert "these modules import each other: circle_first → circle_second → circle_first\n" in said
+    assert f"{tmp_path / 'circle_first.py'}, line 2: from circle_second import y" in said
+    assert f"{tmp_path / 'circle_second.py'}, line 1: from circle_first import x" in said
+    assert "circle_flow.py, line 1" not in said
+
+
+def test_cycle_through_a_package_and_an_attribute_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "round_flow.py").write_text("import round_package.one\n")
+    (tmp_path / "round_package").mkdir()
+    (tmp_path / "round_package" / "__init__.py").write_text("")
+    (tmp_path / "round_package" / "one.py").write_text("from round_package import two\nz = 1\n")
+    (tmp_path / "round_package" / "two.py").write_text(
+        "import round_package.one\n\ndef f():\n    return round_package.one.z\n\nf()\n"
+    )
+    with pytest.raises(SourceError, match=r"round_package\.one → round_package\.two → round_package\.one"):
+        source.load_file(str(tmp_path / "round_flow.py"))

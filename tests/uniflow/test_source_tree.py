@@ -82,9 +82,63 @@ def test_source_over_the_bound_is_refused(project: Path, tmp_path: Path) -> None
     with open(project / "late.py", "wb") as file:
         file.write(b"#")
         file.truncate(source_tree.MAX_SOURCE_BYTES + 1)
-    tree = source_tree.SourceTree(str(project), "flow.py", "flow", ("late.py",))
-    with pytest.raises(SourceError, match="at most 10000 files and 67108864 bytes"):
-        source_tree.pack_source(tree, MemoryBlobStore())
+    tree = source_tree.SourceTree(str(project), "flow.py", "flow", ("late.py", "near.py"))
+    blobs = MemoryBlobStore()
+    with pytest.raises(SourceError, match=r"at most 10000 files and 64\.0 MiB") as refused:
+        source_tree.pack_source(tree, blobs)
+    assert "the largest are late.py (64.0 MiB), near.py (0.0 MiB)" in str(refused.value)
+    assert list(blobs.iterate()) == []
+
+
+def files_of(project: Path) -> set[str]:
+    return set(source_tree.find_source(str(project / "flow.py")).files)
+
+
+def test_data_files_go_along_when_mainclude_names_them(project: Path, tmp_path: Path) -> None:
+    before = files_of(project)
+    for name in ("data/a.csv", "data/b.json", "data/deep/c.csv", "data/.venv/pyvenv.cfg", "data/.venv/d.csv"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(name)
+    (project / ".mainclude").write_text("# tables\n/data/**/*.csv\n")
+    assert files_of(project) - before == {"data/a.csv", "data/deep/c.csv"}
+    blobs = MemoryBlobStore()
+    packed = source_tree.pack_source(source_tree.find_source(str(project / "flow.py")), blobs)
+    source_tree.unpack_source(packed.digest, blobs, str(tmp_path / "copy"))
+    assert (tmp_path / "copy/data/deep/c.csv").read_text() == "data/deep/c.csv"
+
+
+def test_ignored_data_stays_behind(project: Path) -> None:
+    for name in ("data/a.csv", "data/big.csv", "data/kept.csv", "secret/x.csv", "other/y.csv"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(name)
+    (project / ".mainclude").write_text("*.csv\n")
+    (project / ".gitignore").write_text("data.csv\n/data/*\n/secret/\n")
+    (project / ".maignore").write_text("other\n")
+    (project / "data" / ".gitignore").write_text("!kept.csv\n")
+    assert {name for name in files_of(project) if name.endswith(".csv")} == {"data/kept.csv"}
+
+
+def test_rules_above_the_root_hold_inside_of_a_repository_only(project: Path) -> None:
+    (project / ".mainclude").write_text("data.csv\n")
+    (project.parent / ".gitignore").write_text("*.csv\n")
+    assert "data.csv" in files_of(project)
+    (project.parent / ".git").mkdir()
+    assert "data.csv" not in files_of(project)
+
+
+def test_maignore_leaves_out_modules_but_gitignore_does_not(project: Path) -> None:
+    (project / ".gitignore").write_text("near.py\n")
+    assert {"near.py", "late.py"} <= files_of(project)
+    (project / ".maignore").write_text("near.py\npkg/deep/\nflow.py\n")
+    left = files_of(project)
+    assert "flow.py" in left, "the workflow's own file always goes"
+    assert not {"near.py", "late.py", "pkg/deep/__init__.py", "pkg/deep/leaf.py"} & left
+
+
+def test_patterns_that_cannot_be_read_are_named(project: Path) -> None:
+    (project / ".mainclude").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SourceError, match=r"cannot read .*\.mainclude"):
+        files_of(project)
 
 
 def test_blob_that_is_no_source_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_import_loads_only_the_core_of_the_sdk() -> None:
         "michelangelo.uniflow",
         "michelangelo.uniflow.config",
         "michelangelo.uniflow.future",
+        "michelangelo.uniflow.image_spec",
         "michelangelo.uniflow.ref",
         "michelangelo.uniflow.retry",
         "michelangelo.uniflow.runner",

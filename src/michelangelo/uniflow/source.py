@@ -163,13 +163,15 @@ def _describe_failure(path: str, error: BaseException) -> str:
 
 def _describe_cycle(root: str, frames: Sequence[traceback.FrameSummary], error: BaseException) -> str:
     """The modules that import each other, each with its line; empty when that is not what went wrong."""
-    if "partially initialized module" not in str(error):
+    if "circular import" not in str(error):
         return ""
     last = {frame.filename: frame for frame in frames}  # in the order in which they were first entered
     # An ImportError has the path of the module that is not ready, an AttributeError the module itself.
     first = getattr(error, "path", None) or getattr(getattr(error, "obj", None), "__file__", None) or ""
+    submodule = f"{getattr(getattr(error, 'obj', None), '__name__', '')}.{getattr(error, 'name', '')}"
     files = list(last)
-    cycle = files[files.index(first) :] if first in files else files
+    begins = [file for file in files if _module_name(root, file) == submodule] or [first]
+    cycle = files[files.index(begins[0]) :] if begins[0] in files else files
     names = [_module_name(root, file) for file in (*cycle, cycle[0])]
     lines = [f"  {file}, line {last[file].lineno}: {(last[file].line or '').strip()}" for file in cycle]
     advice = "  move what they share into a module of its own, or import it inside the function that needs it"

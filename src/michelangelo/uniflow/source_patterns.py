@@ -1,8 +1,8 @@
 """Which files go along with the code, and which stay behind: patterns in files, in the syntax of .gitignore.
 
-`.mainclude` in the root of the source names the data files that the code reads from beside itself. What a `.maignore` or
-a `.gitignore` names is left out of these, and what a `.maignore` names also of the modules that are imported. Without
-such files nothing is walked and no library is loaded.
+`.mainclude` in the root of the source names the data files that the code reads from beside itself. What a `.maignore`
+or a `.gitignore` names is left out of these, and what a `.maignore` names also of the modules that are imported.
+Without such files nothing is walked and no library is loaded.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class SourcePatterns:
                 )
             for name in files:
                 path = prefix + name
-                if wanted.match_file(path) and os.path.isfile(os.path.join(place, name)):
-                    if not self._matches(path, [_GIT_IGNORE, _IGNORE]):
-                        yield path
+                is_wanted = wanted.match_file(path) and not self._matches(path, [_GIT_IGNORE, _IGNORE])
+                if is_wanted and os.path.isfile(os.path.join(place, name)):
+                    yield path
 
     def _is_skipped(self, place: str, prefix: str, name: str) -> bool:
         if name in _NEVER or os.path.exists(os.path.join(place, name, "pyvenv.cfg")):
