@@ -1,14 +1,12 @@
 """The content-hash cache: outputs of earlier successes, found again by what went in.
 
-The key is the task's code, its arguments by content, and the version that its author gives. One CachedOutput object per
-key, with a name made of the key, so a look-up is one `get` and two runs that finish the same work do not disturb each
-other. Only successes are kept. A miss says why. It executes nothing.
+One CachedOutput object per key, with a name made of the key (engine/cache_key.py), so a look-up is one `get` and two
+runs that finish the same work do not disturb each other. Only successes are kept. A miss says why. It executes nothing,
+and keeps nobody from computing the same at the same time (engine/single_flight.py does).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,27 +15,11 @@ from typing import Any
 
 from michelangelo import errors
 from michelangelo.client.client import Client, Object
+from michelangelo.engine.cache_key import CacheKey
+from michelangelo.engine.taskruns import label_value
+from michelangelo.meta import labels
 
-__all__ = ["Cache", "CacheKey", "Hit"]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheKey:
-    """`ttl_seconds` (0: for ever) is no part of the key: it is what the reader accepts."""
-
-    code: str
-    arguments: str
-    version: str = ""
-    ttl_seconds: float = 0.0
-
-    @property
-    def digest(self) -> str:
-        text = json.dumps([self.code, self.arguments, self.version], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-    @property
-    def object_name(self) -> str:
-        return f"co-{self.digest}"
+__all__ = ["Cache", "Hit", "Miss", "label_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,49 +27,60 @@ class Hit:
     output: Any
     name: str
     source: Mapping[str, Any]
-    """`pipelineRun` and `step` that computed it."""
+    """`pipelineRun` and `step` that computed it, and `madeAt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    reason: str
+    found: Object | None = None
+    """The CachedOutput of this key that cannot be used …"""
+    aspect: str = ""
+    """… because of its `timeToLive`, or its `data`."""
 
 
 class Cache:
     """CachedOutput objects of one namespace. `has_blobs` says whether all blobs of an encoded value are still there."""
 
     def __init__(self, client: Client, namespace: str, has_blobs: Callable[[Any], bool]) -> None:
-        self._client = client
-        self._namespace = namespace
+        self.client = client
+        self.namespace = namespace
         self._has_blobs = has_blobs
 
-    def find(self, key: CacheKey) -> Hit | str:
-        """A hit, or the reason of the miss."""
+    def find(self, key: CacheKey) -> Hit | Miss:
         try:
-            found = self._client.get("CachedOutput", key.object_name, namespace=self._namespace)
+            found = self.client.get("CachedOutput", key.object_name, namespace=self.namespace)
         except errors.NotFoundError:
-            return "no output is cached for this code, these arguments and this version"
-        spec = found["spec"]
-        age = datetime.now(UTC) - datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+            return Miss("no output is cached for this code, these arguments and this version")
+        spec, made_at = found["spec"], found["metadata"]["creationTimestamp"]
+        age = datetime.now(UTC) - datetime.fromisoformat(made_at)
         for limit in _limits(key, spec):
             if age > timedelta(seconds=limit):
-                return f"the cached output is {age.total_seconds():.0f} s old, its time to live is {limit:g} s"
+                reason = f"the cached output is {age.total_seconds():.0f} s old, its time to live is {limit:g} s"
+                return Miss(reason, found, "timeToLive")
         if not self._has_blobs(spec.get("output")):
-            return "the data of the cached output was deleted"
+            return Miss("the data of the cached output was deleted", found, "data")
         source = {
             "pipelineRun": (spec.get("sourcePipelineRun") or {}).get("name", ""),
             "step": spec.get("sourcePipelineRunStep", ""),
+            "madeAt": made_at,
         }
         return Hit(spec.get("output"), found["metadata"]["name"], source)
 
-    def keep(self, key: CacheKey, output: Any, *, run: str, step: str) -> None:
-        """Make a success findable. What is there already is replaced if it cannot be used any more."""
+    def keep(self, key: CacheKey, output: Any, *, run: str, step: str) -> Object:
+        """Make a success findable; the object. What is there already is replaced if it cannot be used any more."""
         obj = self._object(key, output, run, step)
         try:
-            self._client.create(obj)
+            return self.client.create(obj)
         except errors.AlreadyExistsError:
-            if isinstance(self.find(key), str):
+            if isinstance(self.find(key), Miss):
                 self._replace(obj)
+            return obj
 
     def _replace(self, obj: Object) -> None:
         try:
-            self._client.delete("CachedOutput", obj["metadata"]["name"], namespace=self._namespace)
-            self._client.create(obj)
+            self.client.delete("CachedOutput", obj["metadata"]["name"], namespace=self.namespace)
+            self.client.create(obj)
         except (errors.NotFoundError, errors.AlreadyExistsError):
             # Another run was quicker with the same.
             return
@@ -97,18 +90,29 @@ class Cache:
             "type": "Variable",
             "variableSpec": {"id": key.digest, "type": "Custom"},
             "output": output,
-            "key": {"code": key.code, "arguments": key.arguments, "version": key.version},
-            "sourcePipelineRun": {"namespace": self._namespace, "name": run},
+            "key": key.document(),
+            "sourcePipelineRun": {"namespace": self.namespace, "name": run},
             "sourcePipelineRunStep": step,
         }
         if key.ttl_seconds:
             spec["ttlSeconds"] = math.ceil(key.ttl_seconds)
+        found = {
+            labels.TASK: label_value(key.task),
+            labels.PIPELINE_RUN: run,
+            labels.CACHE_CODE: label_of(key.code),
+            labels.CACHE_ARGUMENTS: label_of(key.arguments),
+        }
         return {
             "apiVersion": "michelangelo.api/v2",
             "kind": "CachedOutput",
-            "metadata": {"name": key.object_name, "namespace": self._namespace},
+            "metadata": {"name": key.object_name, "namespace": self.namespace, "labels": found},
             "spec": spec,
         }
+
+
+def label_of(digest: str) -> str:
+    """A digest as the value of a label."""
+    return digest.removeprefix("sha256:")[:40]
 
 
 def _limits(key: CacheKey, spec: Mapping[str, Any]) -> Iterable[float]:

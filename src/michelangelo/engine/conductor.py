@@ -61,6 +61,8 @@ class Means:
     """Whether an earlier driver may have left something running."""
     accept_code: bool = False
     """Recorded results hold although the code of their tasks has changed."""
+    workspace: str = ""
+    """A folder or URL where tasks may leave files; they find it in UF_STORAGE_URL."""
     earlier: EarlierRun | None = None
     """The run whose results this one takes over."""
     lease_wait_seconds: float = 0.0
@@ -166,7 +168,6 @@ def _owned(client: Client, run: Object, means: Means) -> leases.Lease:
 
 def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease, summary: RunStatus) -> Surroundings:
     namespace = run["metadata"]["namespace"]
-    environ = ((run["spec"].get("input") or {}).get("environ")) or {}
     return Surroundings(
         run=_name(run),
         journal=TaskRunJournal(client, run, driver=lease.identity, is_owner=lambda: lease.is_held),
@@ -186,9 +187,20 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         observers=(summary, *means.observers),
         project=namespace,
         default_executor=means.default_executor,
-        environment=dict(environ),
+        environment=_variables(run, means),
         unknown_is_retried=run["spec"].get("action") == "Resume",
     )
+
+
+def _variables(run: Object, means: Means) -> dict[str, str]:
+    """What every task of the run finds in its environment."""
+    workspace = run["spec"].get("workspaceRootDir") or means.workspace
+    return {
+        "MA_NAMESPACE": run["metadata"]["namespace"],
+        "MA_PIPELINE_RUN_NAME": _name(run),
+        **({"UF_STORAGE_URL": workspace} if workspace else {}),
+        **((run["spec"].get("input") or {}).get("environ") or {}),
+    }
 
 
 def _watch_for_kill(client: Client, run: Object, driver: Driver) -> Watcher:

@@ -19,10 +19,11 @@ from typing import Any
 
 from michelangelo import errors
 from michelangelo.engine import arguments, failures, replay, steps
-from michelangelo.engine.cache import CacheKey
+from michelangelo.engine.cache_key import Recipe
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
 from michelangelo.engine.loop import Loop
+from michelangelo.engine.nodes import Nodes
 from michelangelo.engine.replay import History
 from michelangelo.engine.scheduler import Scheduler, Stop
 from michelangelo.engine.scopes import Scopes
@@ -30,6 +31,7 @@ from michelangelo.engine.steps import Policy, Step
 from michelangelo.engine.surroundings import Surroundings
 from michelangelo.executors.base import CallTarget, Resources
 from michelangelo.uniflow import code_digest, codecs, runner, source
+from michelangelo.uniflow.code_digest import Code
 from michelangelo.uniflow.future import Future
 from michelangelo.uniflow.runner import RunRequest
 from michelangelo.uniflow.task import Task
@@ -62,8 +64,9 @@ class Driver:
         self._accept_code = accept_code
         self._thread = 0
         self._scopes = Scopes()
+        self._nodes = Nodes()
         self._steps: dict[str, Step] = {}
-        self._digests: dict[int, tuple[Any, str, CallTarget]] = {}
+        self._digests: dict[int, tuple[Any, Code, CallTarget]] = {}
         self._history = History(())
         self._held: list[tuple[Callable[[Step], None], Step]] = []
         """Steps that wait for the end of the replay."""
@@ -82,6 +85,7 @@ class Driver:
         Whatever happens, nothing of the run is running afterwards.
         """
         self._thread = threading.get_ident()
+        self._nodes.enter(workflow)
         entries = self._around.journal.load()
         self._history = History(entries, accept_code=self._accept_code)
         self._scheduler.restore(entries, self._history.completions)
@@ -142,13 +146,13 @@ class Driver:
 
     def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
         identity, site = self._locate()
-        digest, target = self._code_of(task)
+        code, target = self._code_of(task)
         encoded, futures = arguments.encode(task.name, args, kwargs, self._around.blobs)
         step = Step(
             id=identity,
             type=StepType.TASK,
             task=task.name,
-            fingerprint=f"{digest[7:23]}:{codecs.digest(encoded)[7:39]}",
+            fingerprint=f"{code.digest[7:23]}:{codecs.digest(encoded)[7:39]}",
             location=errors.CodeLocation(site.file, site.line, site.function),
             target=target,
             policy=_policy(task, self._around.default_executor),
@@ -159,9 +163,8 @@ class Driver:
         step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
         options = task.options
         if options.cache_enabled:
-            ttl = options.cache_ttl_seconds or 0.0
-            version = self._around.environments.cache_version(options.cache_version or "", options.requirements)
-            step.cache_request = lambda tree: CacheKey(digest, codecs.digest(tree), version, ttl)
+            lines = self._around.environments.cache_lines(options.requirements)
+            step.cache_request = _recipe(task, code, lines).key
         self._begin(step, site, self._scheduler.admit)
         return Future(self, task=task.name, step=identity)
 
@@ -242,6 +245,7 @@ class Driver:
         if step.attempts and step.attempts[-1].final:
             step.final = step.attempts[-1]
         else:
+            step.node = self._nodes.of(step.id, step.task)
             self._held.append((admit, step))
         if self._held and self._history.is_complete:
             for held_admit, held in self._held:
@@ -292,13 +296,13 @@ class Driver:
         else:
             future.fail(failures.exception(final.error, task=step.task, step=step.id))
 
-    def _code_of(self, task: Task[..., Any]) -> tuple[str, CallTarget]:
+    def _code_of(self, task: Task[..., Any]) -> tuple[Code, CallTarget]:
         """Digest and place of a task's code, computed once per function: the same at every replay."""
         known = self._digests.get(id(task.fn))
         if known is None:
             target = source.target_of(task)
             place = CallTarget(target.path, target.module, target.qualname)
-            known = self._digests[id(task.fn)] = (task.fn, code_digest.code_digest(task), place)
+            known = self._digests[id(task.fn)] = (task.fn, code_digest.read_code(task), place)
         return known[1], known[2]
 
     # --- scopes and places ---
@@ -385,4 +389,16 @@ def _policy(task: Task[..., Any], default_executor: str) -> Policy:
         working_directory=options.working_directory or "",
         secrets=options.secrets,
         pending_timeout_seconds=options.pending_timeout_seconds or steps.PENDING_SECONDS,
+    )
+
+
+def _recipe(task: Task[..., Any], code: Code, requirements: Sequence[str]) -> Recipe:
+    options = task.options
+    return Recipe(
+        task=task.name,
+        code=code,
+        parameters=tuple(task.signature.parameters.values()),
+        version=options.cache_version or "",
+        ttl_seconds=options.cache_ttl_seconds or 0.0,
+        requirements=tuple(requirements),
     )

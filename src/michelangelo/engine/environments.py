@@ -50,12 +50,9 @@ class TaskEnvironments:
         """Empty: where the executor runs."""
         return os.path.join(self.folder or os.getcwd(), policy.working_directory) if policy.working_directory else ""
 
-    def cache_version(self, version: str, requirements: Sequence[str]) -> str:
+    def cache_lines(self, requirements: Sequence[str]) -> Sequence[str]:
         """A cached output holds for the versions of packages that it was computed with."""
-        if not requirements:
-            return version
-        lines = self.locks.get(lock_name(requirements), requirements)
-        return f"{version}+{lock_name(lines)}"
+        return self.locks.get(lock_name(requirements), requirements) if requirements else ()
 
 
 def of_run(run: Object, folder: str = "") -> TaskEnvironments:

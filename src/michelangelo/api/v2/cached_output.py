@@ -14,12 +14,14 @@ from michelangelo.meta.document import Document, Enumeration, FreeForm, Int32, I
 from michelangelo.meta.metadata import ResourceIdentifier
 
 __all__ = [
+    "ArgumentPart",
     "CacheKey",
     "CachedOutput",
     "CachedOutputSpec",
     "CachedOutputStatus",
     "CachedOutputType",
     "CheckpointSpec",
+    "CodePart",
     "RawModelSpec",
     "StorageType",
     "VariableSpec",
@@ -75,15 +77,49 @@ class RawModelSpec(Document):
     """Name of the model."""
 
 
+class CodePart(Document):
+    """A function, class or constant that the task reaches in the user's own modules."""
+
+    digest: str | None = None
+    """Some hex digits of the digest of this part alone."""
+    file: str | None = None
+    """File, as in the packed source of the run that made it."""
+    line: Int32 | None = None
+    """Line at which a function begins."""
+    value: str | None = None
+    """The value of a constant, shortened."""
+
+
+class ArgumentPart(Document):
+    """An argument of the task."""
+
+    digest: str | None = None
+    """Some hex digits of the digest of its content."""
+    value: str | None = None
+    """The value, shortened; of data its type, shape, size and digest."""
+
+
 class CacheKey(Document):
     """What the result depends on; when nothing of it changed, the step need not run."""
 
+    task: str | None = None
+    """Name of the task."""
     code: str | None = None
-    """Digest of the task's code."""
+    """Digest of the task's code, and of what it reaches in the user's own modules."""
     arguments: str | None = None
     """Digest of the arguments."""
     version: str | None = None
     """Version that the task's author gave."""
+    requirements: list[str] | None = None
+    """The task's requirements, as its author wrote them."""
+    python: str | None = None
+    """Version of Python whose compiled code the digest is of."""
+    code_parts: dict[str, CodePart] | None = None
+    """What the digest of the code covers, by module:qualname. For people: the digest decides."""
+    code_parts_omitted: Int32 | None = None
+    """How many parts are covered and not named."""
+    argument_parts: dict[str, ArgumentPart] | None = None
+    """What the digest of the arguments covers, by parameter. For people: the digest decides."""
 
 
 class CachedOutputSpec(Document):
@@ -132,6 +168,7 @@ class CachedOutput(Resource):
     frozen = ("spec",)
     example: ClassVar[Mapping[str, Any]] = {"spec": {"type": "Variable", "output": None}}
     printed_columns: ClassVar[tuple[Column, ...]] = (
+        Column("Task", ".spec.key.task", description="Name of the task"),
         Column("Run", ".spec.sourcePipelineRun.name", description="The run that made it"),
         Column("Step", ".spec.sourcePipelineRunStep", description="The step that made it"),
         Column("Version", ".spec.key.version", description="Version that the task's author gave", priority=1),
