@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from michelangelo.apiserver.options import Subresource
     from michelangelo.client.client import Object
 
-__all__ = ["Attributes", "authorize", "authorize_blobs", "authorize_logs", "check_object"]
+__all__ = ["Attributes", "authorize", "authorize_blobs", "authorize_collection", "authorize_logs", "check_object"]
 
 _READ: Final = ("get", "list", "watch")
 _WRITE: Final = ("create", "update", "patch")
@@ -63,6 +63,12 @@ def authorize_logs(identity: Identity, namespace: str, run: str) -> None:
 
 def authorize_blobs(identity: Identity) -> None:
     """Blobs are named by their content: who knows a digest was told it by an object that it may read."""
+
+
+def authorize_collection(identity: Identity) -> None:
+    """Raises ForbiddenError: what a run refers to is not all that is referred to."""
+    if identity.run is not None:
+        raise errors.ForbiddenError(f"{identity.user} cannot collect blobs")
 
 
 def _run_may(scope: RunScope, wanted: Attributes) -> bool:

@@ -17,6 +17,7 @@ from michelangelo.apiserver.audit import AuditFile, AuditLog
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
+from michelangelo.app.blob_collector import BlobCollector
 from michelangelo.app.settings import Settings
 from michelangelo.blobs import opening
 from michelangelo.blobs.blob_store import BlobStore, Collectable
@@ -98,6 +99,11 @@ class Platform:
             logs=scratch / "logs",
             user=user,
         )
+
+    @property
+    def collector(self) -> BlobCollector:
+        """Of what is in `blobs` and `logs` and belongs to no object any more."""
+        return BlobCollector(self.client, self.blobs, platform=self.identity, logs=self.logs)
 
     def close(self) -> None:
         self.client.close()

@@ -15,6 +15,7 @@ from michelangelo import errors
 from michelangelo.apiserver import auth, kubeconfig, tls
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
+from michelangelo.app.blob_collector import Schedule
 from michelangelo.app.compactor import Compactor
 from michelangelo.app.drivers import LocalDrivers
 from michelangelo.app.platform import Platform, ensure_project
@@ -56,6 +57,7 @@ class Server:
                 hosts=_hosts(settings.host),
                 blobs=self._platform.blobs,
                 logs=self._platform.logs,
+                collect=lambda age, dry: self._platform.collector.collect(age_seconds=age, dry_run=dry).to_json(),
             )
             self._http = HttpServer(
                 parts, host=settings.host, port=settings.port, certificate=certificate, allow_remote=allow_remote
@@ -71,6 +73,11 @@ class Server:
         )
         assembly.add_all(self._manager, self._drivers)
         self._compactor = Compactor(self._platform.store)
+        self._collections = Schedule(
+            self._platform.collector.collect,
+            every_seconds=3600.0 * settings.collect_hours,
+            is_leading=lambda: self._manager.is_leading,
+        )
 
     @property
     def url(self) -> str:
@@ -90,6 +97,7 @@ class Server:
 
     def stop(self) -> None:
         """End everything that was started, in the opposite order."""
+        self._collections.stop()
         self._compactor.stop()
         self._manager.stop()
         self._drivers.close()
@@ -116,6 +124,7 @@ class Server:
         kubeconfig.write(self._settings.kubeconfig, config)
         self._manager.start()
         self._compactor.start()
+        self._collections.start()
         return Started(self._http.url, str(self._settings.kubeconfig), str(self._settings.home))
 
 

@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import michelangelo
 from michelangelo import errors
 from michelangelo.apiserver.http import discovery, metrics, negotiation, openapi, replies
+from michelangelo.apiserver.http.collection import Collection
 from michelangelo.apiserver.http.content import Content
 from michelangelo.apiserver.http.gate import Gate
 from michelangelo.apiserver.http.resources import Resources
 
 if TYPE_CHECKING:
     from michelangelo.apiserver.auth import Authenticator
+    from michelangelo.apiserver.http.collection import Collect
     from michelangelo.apiserver.verbs import ApiServer
     from michelangelo.blobs.blob_store import BlobStore
 
@@ -44,6 +46,8 @@ class AppParts:
     blobs: BlobStore | None = None
     logs: Path | None = None
     """Folder of the logs; None, or no blob store: the server has neither."""
+    collect: Collect | None = None
+    """Collects blobs that nothing refers to; None: this server does not."""
     routes: Iterable[Route] = field(default=())
     """Further routes, such as those of a user interface; behind the same gate."""
 
@@ -85,6 +89,8 @@ class App:
             content = Content(parts.api, parts.blobs, parts.logs, closing=self.closing)
             routes.append(_route("/blobs/sha256/{digest}", content.blob))
             routes.append(_route("/logs/{namespace}/{run}/{taskrun}", content.log))
+        if parts.collect is not None:
+            routes.append(_route("/blobs/collect", Collection(parts.collect).handle))
         return [*routes, *parts.routes]
 
     async def _ready(self, request: Request) -> Response:
