@@ -85,6 +85,7 @@ def drive(
             executors=host.executors,
             blobs=blobs,
             child_host=child_host,
+            workspace=chosen.prepare_workspace(),
             log_folder=hosting.log_folder(chosen.logs, namespace, name),
             is_resumed=status.get("state") not in (None, "", "Pending"),
             accept_code=bool(resume.get("forceResume")),

@@ -131,6 +131,7 @@ class EmbeddedRun:
             executors=host.executors,
             blobs=self._platform.blobs,
             child_host=child_host,
+            workspace=self._settings.prepare_workspace(),
             log_folder=hosting.log_folder(self._platform.logs, self._project, run.name),
             observers=(self._progress,),
             source_digest=run.object["spec"]["pipelineSpec"]["manifest"].get("sourceDigest", ""),

@@ -41,6 +41,7 @@ class EmbeddedRunner:
         """The workflow's result. Raises what the workflow raised; ArgumentsError before anything has started;
         WorkflowError when there is nothing to resume, or the code has changed since."""
         chosen = settings.load()
+        options = dataclasses.replace(options, environ=settings.run_variables(options.environ))
         if options.project:
             settings.project_name("--project", options.project)
         if options.resume is None or args or kwargs:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from michelangelo import errors
 
-__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load", "project_name"]
+__all__ = ["DEFAULT_PORT", "DEFAULT_PROJECT", "Settings", "from_json", "load", "project_name", "run_variables"]
 
 DEFAULT_PROJECT: Final = "local"
 """The project of `python flow.py`."""
@@ -55,6 +55,12 @@ class Settings:
     """MA_STORAGE_RETRY_SECONDS: how long a request to S3 is tried again before the run stops, to be resumed."""
     collect_hours: int = 24
     """MA_COLLECT_HOURS: how often a server removes blobs that nothing refers to. 0: never."""
+    api_server: str = ""
+    """MA_API_SERVER: the server that `mactl` speaks to, `host:port` or a URL, in the place of the current context's
+    (also MACTL_ADDRESS). Empty: that of the context."""
+    workspace: str = ""
+    """MA_WORKSPACE: the folder or URL that tasks find in UF_STORAGE_URL, which sets it too. Empty: `workspace` in the
+    home."""
     no_color: bool = False
     """NO_COLOR: plain progress."""
 
@@ -124,6 +130,17 @@ class Settings:
             "?sync=true" if (self.durability or durability) == "power" else ""
         )
 
+    def prepare_workspace(self) -> str:
+        """Where tasks may leave files; the folder in the home is made. Raises SettingsError."""
+        if self.workspace:
+            return self.workspace
+        folder = self.home / "workspace"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise errors.SettingsError(f"{folder} cannot be made: {error.strerror}; set MA_WORKSPACE") from error
+        return str(folder)
+
     def prepare_home(self) -> None:
         """Make the home folder, for its owner only. Raises SettingsError."""
         try:
@@ -140,14 +157,18 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     home = Path(os.path.abspath(os.path.expanduser(environ.get("MA_HOME") or "~/.ma")))
     values: dict[str, Any] = {}
     file = home / "config.toml"
-    configured = _read(file)
-    unknown = sorted(configured.keys() - _READERS.keys())
+    configured = {**_read(file), **_read(home / "user_config.toml")}
+    if "address" in configured:
+        configured.setdefault("api_server", _address(configured.pop("address"), configured.get("use_tls", "")))
+    unknown = sorted(configured.keys() - _READERS.keys() - _UPSTREAM)
     if unknown:
         known = ", ".join(_READERS)
         raise errors.SettingsError(f"{file}: there is no setting {', '.join(unknown)}; the settings are {known}")
     for name, read in _READERS.items():
-        variable = f"MA_{name.upper()}"
-        if environ.get(variable):
+        variable = next(filter(environ.get, (f"MA_{name.upper()}", *_ALIASES.get(name, ()))), "")
+        if variable == "MACTL_ADDRESS":
+            values[name] = read(variable, _address(environ[variable], environ.get("MACTL_USE_TLS", "")))
+        elif variable:
             values[name] = read(variable, environ[variable])
         elif name in configured:
             values[name] = read(f"{file}: {name}", str(configured[name]))
@@ -157,6 +178,18 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def from_json(document: Mapping[str, Any]) -> Settings:
     """What `Settings.to_json` wrote."""
     return Settings(**{**document, "home": Path(document["home"])})
+
+
+def run_variables(given: Mapping[str, str | None], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a run: those of this process that are about runs (`CACHE_ENABLED`, `RAY_DEFAULT_…` and the
+    like), and over them those `given`, where None stands for what the variable is in this process, if it is."""
+    environ = os.environ if environ is None else environ
+    found = {name: value for name, value in environ.items() if name.startswith(_OF_RUNS)}
+    for name, value in given.items():
+        taken = environ.get(name) if value is None else value
+        if taken is not None:
+            found[name] = taken
+    return found
 
 
 def project_name(place: str, text: str) -> str:
@@ -177,6 +210,19 @@ def _read(file: Path) -> dict[str, Any]:
             return cast(dict[str, Any], toml.load(opened))
     except (OSError, ValueError) as error:
         raise errors.SettingsError(f"{file} cannot be read: {error}; correct it, or remove it") from error
+
+
+def _address(address: Any, use_tls: Any) -> str:
+    """Upstream's address and, apart from it, whether it speaks TLS; ours always does, unless it is said not to."""
+    text = str(address)
+    return text if "://" in text else f"{'http' if str(use_tls).lower() == 'false' else 'https'}://{text}"
+
+
+def _server(place: str, text: str) -> str:
+    url = text if "://" in text else f"https://{text}"
+    if not url.startswith(("https://", "http://")) or not url.partition("://")[2].strip("/"):
+        raise errors.SettingsError(f"{place}={text!r}: must be host:port, or an http or https URL")
+    return url.rstrip("/")
 
 
 def _text(_place: str, text: str) -> str:
@@ -229,4 +275,13 @@ _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "storage_url": _storage_url,
     "storage_retry_seconds": _number(0, 3600),
     "collect_hours": _number(0, 8760),
+    "api_server": _server,
+    "workspace": _text,
 }
+_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {"api_server": ("MACTL_ADDRESS",), "workspace": ("UF_STORAGE_URL",)}
+_UPSTREAM: Final = frozenset({"use_tls", "metadata", "minio", "plugin"})
+"""Keys of the upstream program's files that say nothing here."""
+_OF_RUNS: Final = (
+    *("CACHE_ENABLED", "CACHE_VERSION", "UF_PLUGIN_"),
+    *("RAY_DEFAULT_", "RAY_OVERRIDE_", "SPARK_DEFAULT_", "SPARK_OVERRIDE_"),
+)

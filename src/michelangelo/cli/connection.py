@@ -6,6 +6,7 @@ no server.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import ipaddress
 import json
@@ -55,7 +56,7 @@ def connect(invocation: Invocation, *, server_only: bool = False) -> Iterator[Co
     `server_only`).
     """
     chosen = settings.load()
-    endpoint = contexts.endpoint(chosen.home, invocation.context)
+    endpoint = _endpoint(chosen, invocation)
     if endpoint is not None and _answers(endpoint):
         with _server(endpoint, chosen) as link:
             yield link
@@ -76,7 +77,7 @@ def connect(invocation: Invocation, *, server_only: bool = False) -> Iterator[Co
 def server_version(invocation: Invocation) -> dict[str, str]:
     """`/version` of the server, and its address. Raises UnavailableError."""
     chosen = settings.load()
-    endpoint = contexts.endpoint(chosen.home, invocation.context)
+    endpoint = _endpoint(chosen, invocation)
     if endpoint is None or not _answers(endpoint):
         raise errors.UnavailableError("no server answers: start one with `mactl serve`")
     client = HttpClient(endpoint)
@@ -85,6 +86,15 @@ def server_version(invocation: Invocation) -> dict[str, str]:
     finally:
         client.close()
     return {**document, "address": endpoint.server}
+
+
+def _endpoint(chosen: Settings, invocation: Invocation) -> Endpoint | None:
+    """The server of the context, or at the address of the settings; credentials go to the server that they are for."""
+    endpoint = contexts.endpoint(chosen.home, invocation.context)
+    if not chosen.api_server or invocation.context:
+        return endpoint
+    own = endpoint is not None and urlsplit(endpoint.server).netloc == urlsplit(chosen.api_server).netloc
+    return dataclasses.replace(endpoint, server=chosen.api_server) if endpoint and own else Endpoint(chosen.api_server)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, failures, replay, steps
+from michelangelo.engine import arguments, cache_variables, failures, replay, steps
 from michelangelo.engine.cache_key import Recipe
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
@@ -146,6 +146,7 @@ class Driver:
 
     def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
         identity, site = self._locate()
+        task = cache_variables.applied(task, self._around.environment)
         code, target = self._code_of(task)
         encoded, futures = arguments.encode(task.name, args, kwargs, self._around.blobs)
         step = Step(

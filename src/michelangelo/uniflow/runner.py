@@ -43,8 +43,8 @@ class RunOptions:
     """With `resume`: go on although the code changed."""
     ephemeral: bool = False
     """Keep nothing: memory store, temporary blobs."""
-    environ: Mapping[str, str] = field(default_factory=dict)
-    """Variables for the tasks of a new run."""
+    environ: Mapping[str, str | None] = field(default_factory=dict)
+    """Variables for the tasks of a new run; None: what it is in this process."""
 
 
 @dataclass(frozen=True, slots=True)
