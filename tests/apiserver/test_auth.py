@@ -125,6 +125,7 @@ def entry(name: str, run: str) -> dict[str, Any]:
 
 
 OWN = "michelangelo/pipeline-run=run-1"
+CLAIM = f"cache-{40 * '0'}"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,12 @@ OWN = "michelangelo/pipeline-run=run-1"
         attributes("watch", "Signal", label_selector=f"{OWN},michelangelo/signal=go"),
         attributes("get", "Revision", "pipeline-a-0123456789ab"),
         attributes("create", "CachedOutput"),
+        attributes("delete", "CachedOutput", "co-1"),
         attributes("create", "Event"),
+        attributes("watch", "Lease", label_selector="michelangelo/cache-claim"),
+        attributes("get", "Lease", "pipelinerun-run-2"),
+        attributes("update", "Lease", CLAIM),
+        attributes("delete", "Lease", CLAIM),
         attributes("update", "Lease", "pipelinerun-run-1"),
         attributes("delete", "Lease", "pipelinerun-run-1"),
     ],
@@ -174,6 +180,10 @@ def test_run_may_do_what_it_needs(wanted: Attributes) -> None:
         attributes("create", "Revision"),
         attributes("list", "Event"),
         attributes("update", "Lease", "controllers"),
+        attributes("get", "Lease", "controllers"),
+        attributes("list", "Lease"),
+        attributes("update", "Lease", "pipelinerun-run-2"),
+        attributes("delete", "Lease", f"{CLAIM}0"),
         attributes("get", "Namespace", "team", namespace=""),
         attributes("delete", "Project", "team"),
     ],

@@ -27,6 +27,8 @@ _READ: Final = ("get", "list", "watch")
 _WRITE: Final = ("create", "update", "patch")
 _SHARED: Final = ("Project", "Pipeline", "Revision", "CachedOutput")
 """What every run of a namespace may read: what it is made from, and earlier results."""
+_CLAIM: Final = re.compile(r"cache-[0-9a-f]{40}")
+"""Leases of this name are the claims of `engine.claims`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ def authorize(identity: Identity, wanted: Attributes) -> None:
 
 def check_object(identity: Identity, wanted: Attributes, obj: Object) -> None:
     """Whether an object that `wanted` reads or writes belongs to the run. Raises ForbiddenError."""
+    if (wanted.kind.kind, wanted.verb) == ("Lease", "get"):
+        # By name, which `authorize` has seen.
+        return
     if identity.run is not None and not _belongs(identity.run, wanted.kind, obj):
         raise _forbidden(identity, wanted)
 
@@ -76,7 +81,8 @@ def _run_may(scope: RunScope, wanted: Attributes) -> bool:
     if wanted.namespace != scope.namespace or (scope.read_only and verb not in _READ):
         return False
     if kind in _SHARED:
-        return verb in _READ or (kind == "CachedOutput" and verb in _WRITE)
+        # A cached output that cannot be used any more is replaced.
+        return verb in _READ or (kind == "CachedOutput" and verb in ("delete", *_WRITE))
     if kind == "PipelineRun":
         return _may_touch_run(scope, wanted)
     if kind in ("TaskRun", "Signal"):
@@ -88,9 +94,20 @@ def _run_may(scope: RunScope, wanted: Attributes) -> bool:
         # By name only: a run hands its tasks what they ask for.
         return verb == "get" and not scope.read_only
     if kind == "Lease":
-        own = wanted.name in ("", leases.run_lease_name(scope.run))
-        return own and verb in ("get", "delete", *_WRITE)
+        return _may_touch_lease(scope, wanted)
     return kind == "Event" and verb in _WRITE
+
+
+def _may_touch_lease(scope: RunScope, wanted: Attributes) -> bool:
+    """Its own; the claims by which the runs of a project say who computes what; and, to be read, by whom these runs are
+    driven."""
+    verb, name = wanted.verb, wanted.name
+    if verb in ("list", "watch"):
+        return wanted.label_selector == labels.CACHE_CLAIM
+    if verb == "get" and name.startswith(leases.run_lease_name("")):
+        return True
+    own = name in ("", leases.run_lease_name(scope.run)) or _CLAIM.fullmatch(name) is not None
+    return own and verb in ("get", "delete", *_WRITE)
 
 
 def _may_touch_run(scope: RunScope, wanted: Attributes) -> bool:
@@ -142,7 +159,8 @@ def _belongs(scope: RunScope, kind: Kind, obj: Object) -> bool:
         # A later run of the same name is another one.
         return metadata.get("uid") in (None, "", scope.uid)
     if kind.kind == "Lease":
-        return metadata.get("name") == leases.run_lease_name(scope.run)
+        name = str(metadata.get("name"))
+        return name == leases.run_lease_name(scope.run) or _CLAIM.fullmatch(name) is not None
     if kind.kind == "Event":
         involved = obj.get("involvedObject")
         name = involved.get("name", "") if isinstance(involved, dict) else ""
