@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar, final
 
-from michelangelo.uniflow import task as tasks
 from michelangelo.uniflow import task_context as contexts
 from michelangelo.uniflow.codecs.io_registry import IORegistry, default_io
+from michelangelo.uniflow.task import task as make_task
 from michelangelo.uniflow.task_context import TaskContext
 from michelangelo.uniflow.workflow import workflow as workflow
 
@@ -33,13 +33,11 @@ def task(
     """`@task(config=RayTask(…), cache_enabled=True)`. `config` may be left out, and `options` are those of
     `uniflow.task`. A registry as `io` is for the types of this task's results and arguments."""
     if isinstance(io, IORegistry):
-        if io is not default_io:
-            io.install()
         io = None
     options |= {"alias": alias, "io": io, "cache_enabled": cache_enabled, "cache_version": cache_version}
     if retry_attempts:
         options["retry_attempts"] = retry_attempts
-    return tasks.task(config, **options)
+    return make_task(config, **options)
 
 
 def star_plugin(binding: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
