@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from michelangelo.blobs.memory import MemoryBlobStore
-from michelangelo.executors import inprocess, launch, process
+from michelangelo.executors import environments, inprocess, launch, process
 from michelangelo.executors.base import Attempt, CallTarget, Executor, Outcome, Resources
+from michelangelo.executors.ray.executor import RayExecutor
+from michelangelo.executors.ray.session import Terms
 from michelangelo.worker import call
 
-__all__ = ["Bench", "until"]
+__all__ = ["Bench", "SharedRay", "until"]
 
 USER_MODULE = '''
 import ctypes, json, os, signal, subprocess, sys, threading, time
@@ -136,11 +138,13 @@ def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
 class Bench:
     """Submits calls of one user module to an executor, and collects the outcomes by attempt id."""
 
-    def __init__(self, executor: Executor, module: Path, folder: Path) -> None:
+    def __init__(self, executor: Executor, module: Path, folder: Path, requirements: Sequence[str] = ()) -> None:
         self.executor = executor
         self.module = module
         self.folder = folder
+        self.requirements = requirements
         self.outcomes: dict[str, Outcome] = {}
+        self._prefix = f"attempt-{os.urandom(4).hex()}"
         self._count = 0
 
     def submit(
@@ -151,17 +155,19 @@ class Bench:
         memory_bytes: int = 0,
         timeout_seconds: float = 0.0,
         module: Path | None = None,
+        **options: Any,
     ) -> str:
         self._count += 1
         path = module or self.module
         attempt = Attempt(
-            id=f"attempt-{self._count}",
+            id=f"{self._prefix}-{self._count}",
             target=CallTarget(str(path), path.stem, function),
             arguments={"args": list(args), "kwargs": {}},
             resources=Resources(memory_bytes=memory_bytes),
             timeout_seconds=timeout_seconds,
             environment=environment or {},
-            log_path=str(self.log(f"attempt-{self._count}")),
+            log_path=str(self.log(f"{self._prefix}-{self._count}")),
+            **{"requirements": self.requirements, **options},
         )
         self.executor.submit(attempt)
         return attempt.id
@@ -185,6 +191,24 @@ class Bench:
         return self.folder / name
 
 
+class SharedRay:
+    """One executor, and so one local Ray, for all tests; made again after a test that has closed it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._executor: RayExecutor | None = None
+
+    def executor(self) -> RayExecutor:
+        if self._executor is None or self._executor.is_closed:
+            terms = Terms(run_id=f"run-{os.urandom(6).hex()}", blobs_url=blobs_url(self._folder))
+            self._executor = RayExecutor(terms, capacity=4)
+        return self._executor
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+
+
 @pytest.fixture
 def user_module(tmp_path: Path) -> Path:
     path = tmp_path / f"flow_{os.urandom(4).hex()}.py"
@@ -197,15 +221,40 @@ def run_id(tmp_path: Path) -> str:
     return f"run-{os.urandom(6).hex()}"
 
 
-@pytest.fixture
-def process_bench(tmp_path: Path, user_module: Path, run_id: str) -> Iterator[Bench]:
-    executor = process.ProcessExecutor(run_id=run_id, blobs_url=blobs_url(tmp_path), capacity=4)
-    yield Bench(executor, user_module, tmp_path)
+@pytest.fixture(scope="session")
+def environments_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the environments of the tests are kept, so that each is made once."""
+    return tmp_path_factory.mktemp("environments")
+
+
+@pytest.fixture(scope="session")
+def old_lock(environments_folder: Path) -> tuple[str, ...]:
+    """A lock with a version of a small library; `new_lock` has another one."""
+    return environments.resolve(["tabulate==0.8.10"], str(environments_folder))
+
+
+@pytest.fixture(scope="session")
+def new_lock(environments_folder: Path) -> tuple[str, ...]:
+    return environments.resolve(["tabulate==0.9.0"], str(environments_folder))
+
+
+@pytest.fixture(params=["ours", "environment"])
+def process_bench(
+    request: pytest.FixtureRequest, tmp_path: Path, user_module: Path, run_id: str, environments_folder: Path
+) -> Iterator[Bench]:
+    executor = process.ProcessExecutor(
+        run_id=run_id, blobs_url=blobs_url(tmp_path), capacity=4, environments_folder=str(environments_folder)
+    )
+    requirements = request.getfixturevalue("old_lock") if request.param == "environment" else ()
+    yield Bench(executor, user_module, tmp_path, requirements)
     executor.close()
 
 
-@pytest.fixture(params=["inprocess", "process", "spawn"])
+@pytest.fixture(params=["inprocess", "process", "spawn", "environment", "ray"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path, user_module: Path, run_id: str) -> Iterator[Bench]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_bench")
+        return
     executor: Executor
     if request.param == "inprocess":
         executor = inprocess.InProcessExecutor(call.Caller(MemoryBlobStore), capacity=4)
@@ -216,9 +265,23 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, user_module: Path, run
             blobs_url=blobs_url(tmp_path),
             capacity=4,
             interpreter=launch.Interpreter(start_method=method),
+            environments_folder=str(request.getfixturevalue("environments_folder")),
         )
-    yield Bench(executor, user_module, tmp_path)
+    requirements = request.getfixturevalue("old_lock") if request.param == "environment" else ()
+    yield Bench(executor, user_module, tmp_path, requirements)
     executor.close()
+
+
+@pytest.fixture(scope="session")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRay]:
+    shared = SharedRay(tmp_path_factory.mktemp("ray"))
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def ray_bench(tmp_path: Path, user_module: Path, shared_ray: SharedRay) -> Bench:
+    return Bench(shared_ray.executor(), user_module, tmp_path)
 
 
 def blobs_url(folder: Path) -> str:

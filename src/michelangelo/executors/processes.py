@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-__all__ = ["RUN_MARKER", "end_group", "end_marked", "resident_bytes", "tree", "wait_until_gone"]
+__all__ = ["RUN_MARKER", "children", "end_group", "end_marked", "resident_bytes", "tree", "wait_until_gone"]
 
 RUN_MARKER = "MICHELANGELO_RUN"
 """The environment variable by which the processes of a run are known; everything they start inherits it."""
@@ -34,7 +34,7 @@ def tree(root: int) -> list[int]:
     """`root` and all its descendants that exist now."""
     found = [root]
     for pid in found:
-        found.extend(_children(pid))
+        found.extend(children(pid))
     return found
 
 
@@ -92,7 +92,8 @@ def wait_until_gone(pid: int, deadline: float) -> None:
         os.close(fd)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Its children that exist now."""
     if not _LINUX:
         psutil = _psutil()
         with contextlib.suppress(psutil.Error):

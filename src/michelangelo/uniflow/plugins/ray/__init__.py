@@ -1,0 +1,7 @@
+"""Ray: what a task says to run in a Ray cluster. Data only; ray itself is loaded where the task runs."""
+
+from __future__ import annotations
+
+from michelangelo.uniflow.plugins.ray.task import RayTask
+
+__all__ = ["RayTask"]
