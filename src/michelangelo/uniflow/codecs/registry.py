@@ -23,10 +23,19 @@ _T = TypeVar("_T")
 _PACKAGE: Final = "michelangelo.uniflow.codecs."
 _FAMILY_OF_LIBRARY: Final = {
     "builtins": "builtin",
+    "PIL": "images",
+    "datasets.arrow_dataset": "hugging_face",
+    "datasets.dataset_dict": "hugging_face",
     "numpy": "arrays",
     "pandas": "frames",
+    "polars": "polars_frames",
     "pyarrow": "frames",
     "pydantic": "models",
+    "pyspark": "spark_frames",
+    "ray.data.dataset": "ray_datasets",
+    "sklearn": "estimators",
+    "torch": "tensors",
+    "xgboost": "boosters",
     "michelangelo": "files",
     "collections": "stdlib",
     "datetime": "stdlib",
@@ -35,7 +44,13 @@ _FAMILY_OF_LIBRARY: Final = {
     "pathlib": "stdlib",
     "uuid": "stdlib",
 }
-"""Root module of a value's class (or of a base of it) → the module here that knows it."""
+"""Module of a value's class (or of a base of it), or its root → the module here that knows it."""
+_EXTRA_OF_FAMILY: Final = {
+    **dict.fromkeys(("arrays", "estimators", "frames", "images", "polars_frames"), "data"),
+    **dict.fromkeys(("hugging_face", "tensors"), "llm"),
+    "ray_datasets": "ray",
+    "spark_frames": "spark",
+}
 _FAMILY_OF_CODEC: Final = {
     **dict.fromkeys(("bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "range"), "builtin"),
     **dict.fromkeys(("reference", "set", "str", "tree", "tuple"), "builtin"),
@@ -49,6 +64,17 @@ _FAMILY_OF_CODEC: Final = {
     "pandas-index": "frames",
     "pandas-scalar": "frames",
     "arrow": "frames",
+    "datasets": "hugging_face",
+    "datasets-dict": "hugging_face",
+    "image": "images",
+    "polars": "polars_frames",
+    "polars-series": "polars_frames",
+    "ray-dataset": "ray_datasets",
+    "sklearn": "estimators",
+    "spark": "spark_frames",
+    **dict.fromkeys(("torch", "torch-device", "torch-dtype", "torch-size"), "tensors"),
+    "xgboost": "boosters",
+    "xgboost-booster": "boosters",
     "pydantic": "models",
     "file": "files",
     "directory": "files",
@@ -120,7 +146,8 @@ def by_type(kind: type) -> Codec | None:
     if codec is not None:
         return codec
     for base in kind.__mro__:
-        _load_family(_FAMILY_OF_LIBRARY.get(base.__module__.partition(".")[0], ""))
+        module = base.__module__
+        _load_family(_FAMILY_OF_LIBRARY.get(module) or _FAMILY_OF_LIBRARY.get(module.partition(".")[0], ""))
     codec = _exact.get(kind)
     if codec is not None:
         return codec
@@ -150,5 +177,7 @@ def _load_family(family: str) -> None:
     try:
         importlib.import_module(_PACKAGE + family)
     except ImportError as error:
-        raise CodecError(f"values of this type need a library that is not installed: {error}") from error
+        extra = _EXTRA_OF_FAMILY.get(family, "")
+        advice = f"; install michelangelo-oss[{extra}]" if extra else ""
+        raise CodecError(f"values of this type need a library that is not installed: {error}{advice}") from error
     _families_loaded.add(family)
