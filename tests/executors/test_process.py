@@ -148,6 +148,7 @@ def test_threads_that_are_no_daemons_may_finish(process_bench: Bench) -> None:
     assert done.exists()
 
 
+@pytest.mark.parametrize("process_bench", ["ours"], indirect=True)
 @pytest.mark.parametrize(
     ("source", "where"),
     [
@@ -189,6 +190,7 @@ def test_seeded_module_draws_the_same_in_every_process(process_bench: Bench) -> 
     assert first == second
 
 
+@pytest.mark.parametrize("process_bench", ["ours"], indirect=True)
 @pytest.mark.parametrize(("seed", "count"), [("", 3), ("numpy.random.seed(7)", 1)])
 def test_numpy_draws_what_fresh_processes_would_draw(process_bench: Bench, seed: str, count: int) -> None:
     pytest.importorskip("numpy")
@@ -217,7 +219,8 @@ def test_timeout_holds_during_an_import_that_hangs(process_bench: Bench) -> None
 def test_death_of_the_zygote_loses_what_ran_and_nothing_else(process_bench: Bench) -> None:
     assert process_bench.run("add", 1, 1).output == 2
     attempt, pids = family_of(process_bench, detached=False, wait=True)
-    zygote = next(pid for pid in processes.tree(os.getpid())[1:] if os.getpgid(pid) == pid and os.getsid(pid) == pid)
+    leaders = [pid for pid in processes.tree(os.getpid())[1:] if os.getpgid(pid) == pid and os.getsid(pid) == pid]
+    zygote = next(pid for pid in leaders if pids[0] in processes.tree(pid))
     os.kill(zygote, signal.SIGKILL)
     outcome = process_bench.outcome(attempt)
     assert outcome.state is AttemptState.LOST
