@@ -10,17 +10,25 @@ from __future__ import annotations
 import dataclasses
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from michelangelo import errors
+from michelangelo.apiserver.inprocess import InProcessClient
+from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.client.client import Object
+from michelangelo.engine import conductor
 from michelangelo.engine.driver import Driver
 from michelangelo.engine.journal import Entry
 from michelangelo.engine.memory import MemoryJournal, MemoryLog
 from michelangelo.engine.surroundings import Surroundings
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
+from michelangelo.meta import labels
+from michelangelo.storage.memory import MemoryStore
 from michelangelo.uniflow.workflow import Workflow
 from michelangelo.worker.call import Caller
 
@@ -140,3 +148,97 @@ def bench(blobs: MemoryBlobStore) -> Iterator[Bench]:
     executor = ScriptedExecutor(Caller(lambda: blobs))
     yield Bench(MemoryLog(), executor, blobs)
     executor.close()
+
+
+@dataclasses.dataclass
+class Site:
+    """An API server, and executors for the runs on it."""
+
+    client: InProcessClient
+    blobs: MemoryBlobStore
+    executors: list[ScriptedExecutor] = dataclasses.field(default_factory=list)
+
+    def create(self, name: str = "run-1", **spec: Any) -> Object:
+        manifest = {"type": "Uniflow", "filePath": "flow.py", "uniflowFunction": "flow"}
+        return self.client.create(
+            {
+                "apiVersion": "michelangelo.api/v2",
+                "kind": "PipelineRun",
+                "metadata": {"name": name, "namespace": "team"},
+                "spec": {"pipelineSpec": {"manifest": manifest}, **spec},
+            }
+        )
+
+    def executor(self) -> ScriptedExecutor:
+        self.executors.append(ScriptedExecutor(Caller(lambda: self.blobs)))
+        return self.executors[-1]
+
+    def conduct(
+        self,
+        workflow: Workflow[..., Any],
+        *args: Any,
+        run: str = "run-1",
+        executor: ScriptedExecutor | None = None,
+        **means: Any,
+    ) -> Any:
+        found = self.client.get("PipelineRun", run, namespace="team")
+        chosen = conductor.Means({"process": executor or self.executor()}, self.blobs, **means)
+        return conductor.conduct(self.client, found, workflow, args, {}, chosen)
+
+    def status(self, run: str = "run-1") -> Object:
+        status: Object = self.client.get("PipelineRun", run, namespace="team").get("status") or {}
+        return status
+
+    def task_runs(self) -> list[Object]:
+        return list(self.client.list("TaskRun", namespace="team").items)
+
+    def signal(self, name: str, payload: Any, run: str = "run-1") -> None:
+        self.client.create(
+            {
+                "apiVersion": "michelangelo.api/v2",
+                "kind": "Signal",
+                "metadata": {
+                    "generateName": "signal-",
+                    "namespace": "team",
+                    "labels": {labels.PIPELINE_RUN: run, labels.SIGNAL: name},
+                },
+                "spec": {"pipelineRun": run, "name": name, "payload": payload},
+            }
+        )
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """The project `team` on a server of its own."""
+    store = MemoryStore()
+    client = InProcessClient(ApiServer(store))
+    client.create({"apiVersion": "michelangelo.api/v2", "kind": "Project", "metadata": {"name": "team"}, "spec": {}})
+    made = Site(client, MemoryBlobStore())
+    yield made
+    for executor in made.executors:
+        executor.close()
+    client.close()
+    store.close()
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """`call` in a thread; what it returned or raised is in the list afterwards."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except errors.MichelangeloError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def until(reached: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 20.0
+    while not (found := reached()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+    return found

@@ -3,119 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.engine.conftest import ScriptedExecutor
+from tests.engine.conftest import Site, in_thread, until
 
 from michelangelo import errors, uniflow
-from michelangelo.apiserver.inprocess import InProcessClient
-from michelangelo.apiserver.verbs import ApiServer
-from michelangelo.blobs.memory import MemoryBlobStore
-from michelangelo.client.client import Object
 from michelangelo.engine import conductor
 from michelangelo.engine.status import RESUMABLE
 from michelangelo.engine.taskruns import DECISION
-from michelangelo.meta import conditions, labels
-from michelangelo.storage.memory import MemoryStore
-from michelangelo.uniflow.workflow import Workflow
-from michelangelo.worker.call import Caller
-
-
-@dataclass
-class Site:
-    """An API server, and executors for the runs on it."""
-
-    client: InProcessClient
-    blobs: MemoryBlobStore
-    executors: list[ScriptedExecutor] = field(default_factory=list)
-
-    def create(self, name: str = "run-1", **spec: Any) -> Object:
-        manifest = {"type": "Uniflow", "filePath": "flow.py", "uniflowFunction": "flow"}
-        return self.client.create(
-            {
-                "apiVersion": "michelangelo.api/v2",
-                "kind": "PipelineRun",
-                "metadata": {"name": name, "namespace": "team"},
-                "spec": {"pipelineSpec": {"manifest": manifest}, **spec},
-            }
-        )
-
-    def executor(self) -> ScriptedExecutor:
-        self.executors.append(ScriptedExecutor(Caller(lambda: self.blobs)))
-        return self.executors[-1]
-
-    def conduct(
-        self,
-        workflow: Workflow[..., Any],
-        *args: Any,
-        run: str = "run-1",
-        executor: ScriptedExecutor | None = None,
-        **means: Any,
-    ) -> Any:
-        found = self.client.get("PipelineRun", run, namespace="team")
-        chosen = conductor.Means({"process": executor or self.executor()}, self.blobs, **means)
-        return conductor.conduct(self.client, found, workflow, args, {}, chosen)
-
-    def status(self, run: str = "run-1") -> Object:
-        status: Object = self.client.get("PipelineRun", run, namespace="team").get("status") or {}
-        return status
-
-    def task_runs(self) -> list[Object]:
-        return list(self.client.list("TaskRun", namespace="team").items)
-
-    def signal(self, name: str, payload: Any, run: str = "run-1") -> None:
-        self.client.create(
-            {
-                "apiVersion": "michelangelo.api/v2",
-                "kind": "Signal",
-                "metadata": {
-                    "generateName": "signal-",
-                    "namespace": "team",
-                    "labels": {labels.PIPELINE_RUN: run, labels.SIGNAL: name},
-                },
-                "spec": {"pipelineRun": run, "name": name, "payload": payload},
-            }
-        )
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    store = MemoryStore()
-    client = InProcessClient(ApiServer(store))
-    client.create({"apiVersion": "michelangelo.api/v2", "kind": "Project", "metadata": {"name": "team"}, "spec": {}})
-    made = Site(client, MemoryBlobStore())
-    yield made
-    for executor in made.executors:
-        executor.close()
-    client.close()
-    store.close()
-
-
-def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """`call` in a thread; what it returned or raised is in the list afterwards."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(call())
-        except errors.MichelangeloError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread, found
-
-
-def until(reached: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20.0
-    while not (found := reached()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-    return found
+from michelangelo.meta import conditions
 
 
 @uniflow.task
@@ -387,54 +284,6 @@ def asking_briefly() -> str:
 def test_wait_for_a_signal_ends_in_time(site: Site) -> None:
     site.create()
     assert site.conduct(asking_briefly) == "nobody"
-
-
-@uniflow.task(cache_enabled=True, cache_ttl_seconds=1000.0)
-def square(number: int) -> int:
-    return number * number
-
-
-@uniflow.workflow
-def squaring(number: int) -> int:
-    return square(number)
-
-
-def test_second_run_takes_the_cached_output(site: Site) -> None:
-    site.create("run-1")
-    site.create("run-2")
-    executor = site.executor()
-    assert site.conduct(squaring, 5, executor=executor) == 25
-    assert site.conduct(squaring, 5, run="run-2", executor=executor) == 25
-    assert executor.started == ["square"]
-    assert site.status("run-2")["stepCounts"] == {"total": 1, "cached": 1}
-    cached = next(one for one in site.task_runs() if one["spec"]["pipelineRun"] == "run-2")
-    assert cached["status"]["details"]["source"]["pipelineRun"] == "run-1"
-
-
-def test_other_arguments_miss_the_cache_and_say_so(site: Site) -> None:
-    site.create("run-1")
-    site.create("run-2")
-    site.conduct(squaring, 5)
-    site.conduct(squaring, 6, run="run-2")
-    missed = next(one for one in site.task_runs() if one["spec"]["pipelineRun"] == "run-2")
-    assert "no output is cached" in missed["status"]["details"]["cacheMiss"]
-
-
-@uniflow.task(cache_enabled=True)
-def fail_cached() -> None:
-    raise ValueError("never kept")
-
-
-@uniflow.workflow
-def failing_cached() -> None:
-    fail_cached()
-
-
-def test_failures_are_never_cached(site: Site) -> None:
-    site.create()
-    with pytest.raises(ValueError, match="never kept"):
-        site.conduct(failing_cached)
-    assert site.client.list("CachedOutput", namespace="team").items == []
 
 
 def test_run_that_cannot_be_loaded_fails_with_the_reason(site: Site) -> None:
