@@ -111,7 +111,7 @@ def _embedded(chosen: Settings) -> Iterator[Connection]:
     # Only who has no server pays for loading one's inside.
     module = importlib.import_module("michelangelo.app.platform")
     with module.Platform.open(chosen) as platform:
-        content = EmbeddedContent(platform.logs, platform.blobs)
+        content = EmbeddedContent(platform.logs, platform.blobs, platform.collector)
         yield Connection(platform.client, content, str(chosen.home), chosen.project)
 
 
