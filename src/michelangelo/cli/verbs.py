@@ -24,6 +24,7 @@ class Verb:
 VERBS: Final[Mapping[str, Verb]] = {
     "init": Verb("init:init", "Make a new project folder that runs"),
     "serve": Verb("serve:serve", "Start the API server and its controllers"),
+    "sandbox": Verb("sandbox:sandbox", "Make, fill, stop and remove a platform to try things on"),
     "get": Verb("get:get", "Show objects as a table, JSON, YAML or names"),
     "describe": Verb("describe:describe", "Show one object in full, with its events"),
     "apply": Verb("apply:apply", "Create or update objects from files"),

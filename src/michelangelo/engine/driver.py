@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, cache_variables, failures, replay, steps
+from michelangelo.engine import arguments, cache_variables, childresults, failures, replay, steps
 from michelangelo.engine.cache_key import Recipe
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
@@ -291,9 +291,12 @@ class Driver:
         if future.settled:
             return
         if final.state in _SUCCESSES:
-            future.settle(
-                final.output, lambda tree: codecs.decode(tree, self._around.blobs, data=False, allow_pickle=True)
-            )
+
+            def decode(tree: Any) -> Any:
+                return codecs.decode(tree, self._around.blobs, data=False, allow_pickle=True)
+
+            is_run = step.type is StepType.RUN
+            future.settle(final.output, (lambda tree: childresults.decode(tree, decode)) if is_run else decode)
         else:
             future.fail(failures.exception(final.error, task=step.task, step=step.id))
 

@@ -51,6 +51,13 @@ class Identity:
         started = _started(self.pid)
         return started is None or (started != "" and self.started != "" and started != self.started)
 
+    @property
+    def is_provably_alive(self) -> bool:
+        """Whether the process with this id is this one, for certain: it may be sent signals."""
+        if not self.boot or (self.host, self.boot) != (_host(), _boot()) or not self.started:
+            return False
+        return _started(self.pid) == self.started
+
 
 def of_this_process() -> Identity:
     """A new identity: two calls in one process give two holders."""
