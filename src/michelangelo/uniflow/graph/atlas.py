@@ -59,7 +59,7 @@ class Atlas:
         second = ""
         for number, (index, frame) in enumerate(self._paths(chain, 0, self._root, 0)):
             if index == len(chain) - 1:
-                found = self._at(frame, chain[index], task)
+                found = self._at(frame, chain, index, task)
                 if found and self._sketches[found].name == task:
                     return found
                 second = second or found
@@ -67,7 +67,7 @@ class Atlas:
                 furthest = (index, frame)
             if number > _MAX_PATHS:
                 break
-        return second or self._nearest(chain[furthest[0]], furthest[1], task)
+        return second or self._nearest(chain, *furthest, task)
 
     def _paths(self, chain: list[Call], index: int, frame: Frame, depth: int) -> Iterator[tuple[int, Frame]]:
         """Frames that the chain's call at `index` may be in; the deepest first."""
@@ -88,7 +88,7 @@ class Atlas:
         yield index, frame
 
     def _callees(self, chain: list[Call], index: int, frame: Frame) -> Iterator[Frame]:
-        for site in self._sites(frame, chain[index]):
+        for site in self._sites(frame, chain, index):
             yield from site.into
         for call in chain[index + 1 :]:
             yield from frame.into.get(call.qualname, ())
@@ -99,12 +99,25 @@ class Atlas:
                 yield from self._by_name.get(chain[index + 1].qualname, ())
             around = around.caller
 
-    def _sites(self, frame: Frame, call: Call) -> list[Site]:
-        return frame.sites.get((call.tag, call.line, call.column), [])
+    def _sites(self, frame: Frame, chain: list[Call], index: int) -> list[Site]:
+        """The sites of a call in its frame. A comprehension's lines count from its own, so there may be several:
+        the one that is nearest to where the comprehension was begun."""
+        call = chain[index]
+        found = frame.sites.get((call.tag, call.line, call.column), [])
+        if len(found) < 2 or not call.tag or frame.code is None:
+            return found
+        line = 0
+        for one in chain[index::-1]:
+            line += one.line
+            if not one.tag:
+                break
+        line += frame.code.first_line
+        nearest = min(abs(site.line - line) for site in found)
+        return [site for site in found if abs(site.line - line) == nearest]
 
-    def _at(self, frame: Frame, call: Call, task: str) -> str:
+    def _at(self, frame: Frame, chain: list[Call], index: int, task: str) -> str:
         """The node of a step that begins at a call."""
-        here = [node for site in self._sites(frame, call) for node in site.nodes]
+        here = [node for site in self._sites(frame, chain, index) for node in site.nodes]
         named = [node for node in here if self._sketches[node].name == task]
         if named:
             return named[0]
@@ -112,7 +125,7 @@ class Atlas:
             return next(node for node in here if self._sketches[node].kind == "dynamic")
         if here:
             return here[0]
-        return self._near(frame, call, task)
+        return self._near(frame, chain[index], task)
 
     def _near(self, frame: Frame, call: Call, task: str) -> str:
         """What a lazy iterator or a callback begins: at another place, that of who asks for it."""
@@ -126,9 +139,10 @@ class Atlas:
                     found.append((distance, node))
         return min(found)[1] if found else ""
 
-    def _nearest(self, call: Call, frame: Frame | None, task: str) -> str:
+    def _nearest(self, chain: list[Call], index: int, innermost: Frame, task: str) -> str:
         last = START
-        for node in (node for site in self._sites(frame, call) for node in site.nodes) if frame else ():
+        frame: Frame | None = innermost
+        for node in (node for site in self._sites(innermost, chain, index) for node in site.nodes):
             if self._sketches[node].kind == "dynamic":
                 return node
         while frame is not None:

@@ -42,6 +42,7 @@ def evaluate(world: World, frame: Frame, arm: str) -> None:
     if frame.yielded is not NOTHING:
         cell = world.cell(node, frame, "generator")
         cell.put(None, frame.yielded)
+        world.lazy[cell] = {frame.group}
         frame.returned = values.join(frame.returned, Value(cells=frozenset([cell])))
     world.drawing.frontier = world.drawing.merge(frame.returns)
 
@@ -252,6 +253,7 @@ class Body(Calls):
         text = ast.unparse(node.target)
         group = self.group("loop", f"for {text} in {{}}", node, node.iter)
         self.feed(items, group, "items")
+        self.take_turns(items, group)
         self._loop(group, node, lambda: self.assign(node.target, values.elements(items)))
 
     _do_asyncfor = _do_for

@@ -12,6 +12,7 @@ from michelangelo.uniflow.graph.following import Arguments, Following
 from michelangelo.uniflow.graph.names import alias
 from michelangelo.uniflow.graph.values import (
     NOTHING,
+    UNKNOWN,
     Bound,
     Cell,
     ClassTarget,
@@ -122,20 +123,13 @@ class Calls(Following):
             if kind == "map":
                 self._feed_all(made, value, label)
         if kind == "map":
-            for argument in node.args:
-                if isinstance(argument, ast.GeneratorExp):
-                    self.drawing.edge(*self._around(node, argument), "back")
+            for _, value in args:
+                for origin in made.origins:
+                    self.take_turns(value, origin)
             cell = self.world.cell(node, self.frame, "map")
             cell.put(None, made)
             return Value(made.origins, cells=frozenset([cell]))
         return made
-
-    def _around(self, node: ast.Call, argument: ast.expr) -> tuple[str, str]:
-        """A lazy argument: what computes its items runs in turns with the call."""
-        site = self.frame.site(node)
-        loops = [one.id for one in self.drawing.sketches.values() if one.place is argument and one.kind == "loop"]
-        last = site.nodes[-1] if site.nodes else ""
-        return (last, loops[-1]) if loops else (last, last)
 
     def _feed_all(self, made: Value, value: Value, label: str) -> None:
         for node in made.origins:
@@ -236,6 +230,10 @@ class Calls(Following):
                 )
             return Value(cells=frozenset([cell]))
         called = self._call_back(node, args)
+        for group in self.world.lazy_groups(values.join(*(value for _, value in args))):
+            before = self.drawing.frontier
+            self.drawing.connect(group, "back" if group not in before else "")
+            self.drawing.frontier = self.drawing.merge([before, self.drawing.leave(group, "")])
         given = values.join(*(value for _, value in args), called)
         if not (name.startswith("builtins.") and last not in _MUTATING):
             for _, value in args:
@@ -248,6 +246,8 @@ class Calls(Following):
         if not given.cells and not given.targets:
             return Value(given.origins, unknown=True)
         cell = self.world.cell(node, self.frame)
+        if lazy := self.world.lazy_groups(given):
+            self.world.lazy[cell] = set(lazy)
         cell.put(None, values.join(Value(given.origins), *(inner.all() for inner in given.cells)))
         cells = frozenset(c for c in cell.rest.cells if c is not cell)
         return Value(given.origins, cells=frozenset([cell]) | cells, targets=cell.rest.targets)
@@ -255,8 +255,10 @@ class Calls(Following):
     def _getattr(self, node: ast.Call, args: Arguments) -> Value:
         name = node.args[1]
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
-            return self.attribute(args[0][1], name.value)
-        return Value(values.origins(args[0][1]), unknown=True)
+            found = self.attribute(args[0][1], name.value)
+            is_known = any(not isinstance(one, Foreign) for one in found.targets)
+            return values.join(found if is_known else UNKNOWN, *(value for _, value in args[2:]))
+        return values.join(Value(values.origins(args[0][1]), unknown=True), *(value for _, value in args[2:]))
 
     def _primitive(self, node: ast.Call, name: str, args: Arguments) -> Value:
         shown = "wait" if name == "as_completed" else name
@@ -306,9 +308,12 @@ class Calls(Following):
             for one in value.ordered():
                 if isinstance(one, Part | ClassTarget | Foreign | values.ModuleTarget | values.ImportTarget):
                     continue
-                others = values.join(*(values.join(v, values.elements(v)) for _, v in args if v is not value), found)
-                data = Value(values.origins(others), cells=others.cells, unknown=True)
-                found = values.join(found, self._perhaps(node, one, [(None, data)]))
+                # Twice: what the function returns may be what it is given next.
+                for _ in range(2):
+                    given = (values.join(v, values.elements(v)) for _, v in args if v is not value)
+                    others = values.join(*given, found)
+                    data = Value(values.origins(others), cells=others.cells, unknown=True)
+                    found = values.join(found, self._perhaps(node, one, [(None, data)]))
         return found
 
     def _perhaps(self, node: ast.Call, target: Target, args: Arguments) -> Value:

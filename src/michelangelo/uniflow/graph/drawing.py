@@ -142,22 +142,25 @@ class Drawing:
         return tuple(_finished(sketch) for sketch in ordered), tuple(edges)
 
     def _dissolve(self, kept: set[str]) -> None:
-        parents = {sketch.parent for sketch in self.sketches.values()}
+        """Take out the groups that hold nothing, and then those that held only such."""
+        held: dict[str, int] = {}
+        for sketch in self.sketches.values():
+            held[sketch.parent] = held.get(sketch.parent, 0) + 1
         incoming: dict[str, set[tuple[str, str, str]]] = {}
         outgoing: dict[str, set[tuple[str, str, str]]] = {}
         for edge in self.edges:
             incoming.setdefault(edge[1], set()).add(edge)
             outgoing.setdefault(edge[0], set()).add(edge)
-        pending = [one for one in self.sketches.values() if one.kind in model.GROUPS and one.id not in kept]
-        pending = [one for one in reversed(pending) if one.id not in parents]
+        pending = [one for one in self.sketches.values() if one.kind in model.GROUPS and one.id not in held]
         while pending:
-            group = pending.pop(0)
+            group = pending.pop()
+            if group.id in kept:
+                continue
             self._bypass(group.id, incoming, outgoing)
             del self.sketches[group.id]
+            held[group.parent] -= 1
             mother = self.sketches.get(group.parent)
-            if mother is None or mother.id in kept:
-                continue
-            if all(one.parent != mother.id for one in self.sketches.values()):
+            if mother is not None and not held[mother.id]:
                 pending.append(mother)
 
     def _bypass(

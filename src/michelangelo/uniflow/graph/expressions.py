@@ -147,7 +147,10 @@ class Expressions(Names):
         first = node.generators[0]
         items = self.value(first.iter)
         group = self.group("loop", "for {}", node, first.iter)
+        if isinstance(node, ast.GeneratorExp):
+            self.world.lazy[cell] = {group}
         self.feed(items, group, "items")
+        self.take_turns(items, group)
         outside = self.frame.env
         self.frame.comprehensions.append(node)
         with self.drawing.inside(group):
@@ -210,6 +213,13 @@ class Expressions(Names):
         """The data of `value` goes into `node`."""
         for origin in sorted(values.origins(value)):
             self.drawing.edge(origin, node, "data", label)
+
+    def take_turns(self, items: Value, node: str) -> None:
+        """What asks for the items of a generator runs in turns with it."""
+        for lazy in self.world.lazy_groups(items):
+            if lazy != node:
+                self.drawing.edge(node, lazy, "back")
+                self.drawing.edge(lazy, node, "order")
 
     def back(self, group: str) -> None:
         """Control goes round to the head of a loop."""

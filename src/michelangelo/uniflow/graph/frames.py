@@ -34,6 +34,7 @@ _INLINED: Final = {ast.ListComp: "<listcomp>", ast.SetComp: "<setcomp>", ast.Dic
 class Site:
     """A call in a frame: the nodes of steps that begin there, and the frames that it leads into."""
 
+    line: int
     nodes: list[str] = field(default_factory=list)
     into: list[Frame] = field(default_factory=list)
 
@@ -87,7 +88,7 @@ class Frame:
         """The site of a call."""
         known = self.site_of.get(id(node))
         if known is None:
-            known = self.site_of[id(node)] = Site()
+            known = self.site_of[id(node)] = Site(node.lineno)
             first = self.code.first_line if self.code else 1
             for position in positions(node, self.comprehensions, first):
                 self.sites.setdefault(position, []).append(known)
@@ -132,6 +133,8 @@ class World:
     frames: dict[tuple[str, Code], Frame] = field(default_factory=dict)
     shared: dict[Code, Frame] = field(default_factory=dict)
     cells: dict[tuple[int, int, str], Cell] = field(default_factory=dict)
+    lazy: dict[Cell, set[str]] = field(default_factory=dict)
+    """Groups of generators: what is in the cell is computed there, when somebody asks for it."""
     invoked: set[Code] = field(default_factory=set)
     keep: set[str] = field(default_factory=set)
     """Groups that stay although they hold nothing: their way out matters."""
@@ -160,6 +163,10 @@ class World:
         frames = (*self.frames.values(), *self.modules.values())
         names = sum(len(v.origins) + len(v.targets) + len(v.cells) for f in frames for v in f.ever.values())
         return self.drawing.changes + names + sum(cell.changes for cell in self.cells.values())
+
+    def lazy_groups(self, value: Value) -> list[str]:
+        """The generators that give the items of `value`."""
+        return sorted(set[str]().union(*(self.lazy.get(cell, ()) for cell in value.cells)))
 
     def cell(self, place: ast.AST, frame: Frame, purpose: str = "") -> Cell:
         """The one cell of a place in a frame."""

@@ -96,7 +96,7 @@ class Names:
         found = [self._attribute_of(target, name) for target in owner.ordered()]
         for cell in owner.cells:
             known = cell.items.get(f".{name}")
-            found.append(values.join(known, cell.rest) if known is not None else cell.all())
+            found.append(values.join(known, cell.rest) if known is not None else _data(cell.all()))
         if owner.origins or owner.unknown:
             found.append(Value(owner.origins, unknown=owner.unknown))
         return values.join(*found)
@@ -116,7 +116,7 @@ class Names:
             return self.class_member(target, name, None)
         if isinstance(target, Part):
             known = target.cell.items.get(f".{name}")
-            inside = values.join(known, target.cell.rest) if known is not None else NOTHING
+            inside = values.join(known, target.cell.rest) if known is not None else _data(target.cell.all())
             return values.join(inside, self.class_member(target.cls, name, target.cell))
         return NOTHING
 
@@ -214,3 +214,8 @@ def alias(call: ast.Call | None, default: str) -> str:
 def constant(node: ast.expr) -> str | int | None:
     """The key that an expression is, where it is written out."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str | int | bool) else None
+
+
+def _data(value: Value) -> Value:
+    """The data of a value, for what is not one of its parts: a method is no item of its list."""
+    return Value(value.origins, cells=value.cells, unknown=True)

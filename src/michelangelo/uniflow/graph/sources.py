@@ -18,7 +18,8 @@ from michelangelo.uniflow import references
 __all__ = ["Code", "FunctionNode", "Module", "Sources", "canonical", "import_base", "import_root"]
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-_COMPREHENSION: Final = re.compile(r"\.<locals>\.<(?:listcomp|setcomp|dictcomp|genexpr)>")
+_COMPREHENSION: Final = re.compile(r"\.<(?:listcomp|setcomp|dictcomp|genexpr)>")
+_LOCALS: Final = re.compile(r"(?:\.<locals>)+(?=(\.|$))")
 
 
 @dataclass(eq=False, slots=True)
@@ -116,7 +117,9 @@ class Sources:
 
 def canonical(qualname: str) -> str:
     """A code object's qualified name without the comprehensions around or in it."""
-    return _COMPREHENSION.sub("", qualname)
+    if not _COMPREHENSION.search(qualname):
+        return qualname
+    return _LOCALS.sub(".<locals>", _COMPREHENSION.sub("", qualname)).removesuffix(".<locals>")
 
 
 def import_root(path: str, module: str = "") -> str:
