@@ -152,8 +152,7 @@ def questions(blocks: Iterable[Block], max_characters: int = 220) -> Iterator[Qu
                 answer = f"{answer} {sentence}".strip()
         if len(_WORD.findall(answer)) < 5 or not answer.endswith((".", ":")):
             continue
-        title = block.title.replace("The ", "the ", 1) if block.title.startswith("The ") else block.title
-        asked = f"What does {block.signature} do?" if block.signature else f"What does {title} describe?"
+        asked = f"What does {block.signature} do?" if block.signature else f"What does section {block.title} describe?"
         yield Question(block.topic, asked, answer.removesuffix(":") + "." if answer.endswith(":") else answer)
 
 

@@ -23,7 +23,7 @@ from evaluate import Evaluation, Gain
 
 from michelangelo import uniflow
 
-__all__ = ["Report", "Story", "write"]
+__all__ = ["Report", "Story", "verdict", "write"]
 
 PACKAGES: Final = ("torch", "transformers", "peft", "tokenizers", "ray", "pyarrow", "michelangelo-oss")
 COMPARISONS: Final = (
@@ -75,7 +75,7 @@ def write(story: Story, samples: list[dict[str, Any]], folder: Path, seed: int) 
         evaluate.compare(by_name[better, subject], by_name[worse, subject], seed)
         for better, worse, subject in COMPARISONS
     ]
-    verdicts = [_verdict(gain) for gain in gains]
+    verdicts = [verdict(gain) for gain in gains]
     metrics, lineage = _metrics(story, gains, verdicts), _lineage(story)
     for name, content in (("metrics", metrics), ("lineage", lineage), ("samples", samples)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -89,7 +89,7 @@ def write(story: Story, samples: list[dict[str, Any]], folder: Path, seed: int) 
     return Report(story.evaluations, gains, verdicts, digest, speed, uniflow.Directory(folder))
 
 
-def _verdict(gain: Gain) -> str:
+def verdict(gain: Gain) -> str:
     """A comparison in words, good or bad."""
     on = "held-out text" if gain.subject == "text" else "held-out answers"
     amount = f"{abs(gain.nats):.3f} nats per token (95 %: {gain.low:+.3f} to {gain.high:+.3f})"

@@ -1,0 +1,418 @@
+"""The main job: real text, a real tokenizer, a real model, Ray; small here, as large as `make run` in CI.
+
+Its parts are tested by what they promise, the whole as a user runs it: cached, killed and resumed, on a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from michelangelo import errors
+
+DEADLINE_SECONDS = 900
+MODULES = ("data", "evaluate", "finetune", "model", "page", "pipeline", "report", "score", "tokenizer")
+SMALL = ("--quick", "--steps", "12", "--hidden", "64", "--layers", "1", "--lora-epochs", "1", "--prompts", "1")
+"""Parameters with which everything happens, and nothing is learnt."""
+
+
+@pytest.fixture(scope="module")
+def example(checkout: Path) -> Iterator[types.SimpleNamespace]:
+    """The modules of the example, as its own program imports them."""
+    folder = str(checkout / "examples" / "tiny_llm")
+    hidden = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
+    sys.path.insert(0, folder)
+    yield types.SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    sys.path.remove(folder)
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    sys.modules.update(hidden)
+
+
+@pytest.fixture(scope="module")
+def corpus(example: types.SimpleNamespace) -> tuple[list[Any], dict[str, str]]:
+    """The cleaned text and the split of each topic, before repeated paragraphs are dropped."""
+    blocks = [block for topic, raw in example.data.topics().items() for block in example.data.parse(topic, raw)]
+    return blocks, example.data.assign(blocks, example.data.DataConfig())
+
+
+@pytest.fixture(scope="module")
+def learnt(example: types.SimpleNamespace, corpus: tuple[list[Any], dict[str, str]]) -> Any:
+    """A tokenizer of the text."""
+    texts = [block.document for block in corpus[0]]
+    return example.tokenizer.train(texts, example.tokenizer.TokenizerConfig(vocabulary=600))
+
+
+# --- text -------------------------------------------------------------------------------------------------
+
+
+def test_text_is_prose_without_grammar_code_and_rules(corpus: tuple[list[Any], dict[str, str]]) -> None:
+    lines = [line for block in corpus[0] for line in block.text.split("\n")]
+    assert sum(map(len, lines)) > 250_000
+    assert not [line for line in lines if "::=" in line or ">>>" in line or re.search(r"[*=~-]{5}", line)]
+    assert not [line for line in lines if "  " in line or line != line.strip()]
+
+
+def test_held_out_topics_share_nothing_with_training(
+    example: types.SimpleNamespace, corpus: tuple[list[Any], dict[str, str]]
+) -> None:
+    blocks, splits = corpus
+    texts = {split: [b.text for b in blocks if splits[b.topic] == split] for split in example.data.SPLITS}
+    assert example.data.overlap(texts["train"], texts["test"] + texts["validation"]) == 0
+    assert example.data.overlap(texts["validation"], texts["test"]) == 0
+    sizes = {split: sum(map(len, text)) for split, text in texts.items()}
+    assert 0.05 < sizes["test"] / sum(sizes.values()) < 0.2
+    assert 0.02 < sizes["validation"] / sum(sizes.values()) < 0.1
+
+
+def test_overlap_finds_copied_text(example: types.SimpleNamespace) -> None:
+    words = [f"w{chr(97 + n)}" for n in range(26)]
+    assert example.data.overlap([" ".join(words)], [" ".join(words[3:20])]) == 1
+    assert example.data.overlap([" ".join(words)], [" ".join(reversed(words))]) == 0
+
+
+def test_parse_tells_headings_entries_and_grammar_apart(example: types.SimpleNamespace) -> None:
+    raw = (
+        'The "try" statement\n*******************\n\n   try_stmt ::= "try" suite\n\n'
+        "It specifies excep-\ntion handlers for a group of statements. More follows here.\n\n"
+        "object.__len__(self)\n\n   Called to implement the built-in function of that name.\n\n"
+        "The text goes on for everyone here.\n"
+    )
+    blocks = example.data.parse("try", raw)
+    assert [(one.title, one.signature) for one in blocks] == [
+        ('The "try" statement', ""),
+        ('The "try" statement', "object.__len__(self)"),
+        ('The "try" statement', ""),
+    ]
+    assert blocks[0].text == "It specifies excep-tion handlers for a group of statements. More follows here."
+    questions = list(example.data.questions(blocks))
+    assert questions[0].answer == blocks[0].text.removesuffix(" More follows here.") + " More follows here."
+    assert questions[1].question == "What does object.__len__(self) do?"
+
+
+@given(text=st.text(max_size=200))
+def test_tokenizer_gives_every_text_back(example: types.SimpleNamespace, learnt: Any, text: str) -> None:
+    # The end mark is a token of its own, not text.
+    text = text.replace(example.tokenizer.END, "")
+    assert learnt.decode(learnt.encode(text).ids) == text
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+
+def test_learning_rate_warms_up_and_falls_to_a_tenth(example: types.SimpleNamespace) -> None:
+    config = example.model.TrainConfig(learning_rate=1.0, steps=100, warmup_share=0.1)
+    rates = [example.model.learning_rate(step, config) for step in range(1, 101)]
+    assert rates[9] == max(rates) == 1.0
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_only_answers_are_learnt_from(example: types.SimpleNamespace, learnt: Any) -> None:
+    pairs = [("What is it?", "A thing."), ("What does a much longer question ask?", "Nothing at all.")]
+    made = example.finetune.examples(learnt, pairs, context=64)
+    batch = example.finetune.batch_of(made, pad=0)
+    for row, (question, answer) in enumerate(pairs):
+        labels = [token for token in batch["labels"][row].tolist() if token != example.finetune.IGNORED]
+        assert labels[-1] == example.tokenizer.end_of(learnt)
+        assert learnt.decode(labels[:-1]) == f" {answer}"
+        seen = batch["input_ids"][row][batch["attention_mask"][row].bool()].tolist()
+        assert learnt.decode(seen[:-1]) == f"{example.finetune.prompt(question)} {answer}"
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+
+def test_unigram_is_add_one_smoothing(example: types.SimpleNamespace, learnt: Any) -> None:
+    held_out = example.evaluate.HeldOut(["ab"], [("What is it?", "A thing.")])
+    train = learnt.encode("a").ids * 3
+    text = example.evaluate.of_unigram(train, learnt, held_out, context=64)[0]
+    total = 3 + learnt.get_vocab_size()
+    ids = [*learnt.encode("ab").ids, example.tokenizer.end_of(learnt)]
+    nats = -sum(math.log((1 + 3 * (one == train[0])) / total) for one in ids)
+    assert text.loss == pytest.approx(nats / len(ids))
+    assert text.bits_per_byte == pytest.approx(nats / math.log(2) / 3)
+    assert text.perplexity == pytest.approx(math.exp(nats / len(ids)))
+
+
+@given(seed=st.integers(0, 1000), shift=st.floats(0.5, 3))
+def test_gain_holds_for_what_is_better_everywhere(example: types.SimpleNamespace, seed: int, shift: float) -> None:
+    draw = random.Random(seed)
+    counts = [draw.randint(1, 50) for _ in range(20)]
+    losses = [draw.uniform(1, 9) * count for count in counts]
+    worse = example.evaluate.Evaluation("b", "text", sum(losses) / sum(counts), 0, 0, 0, losses, counts)
+    lower = [loss - shift * count for loss, count in zip(losses, counts, strict=True)]
+    better = example.evaluate.Evaluation("a", "text", sum(lower) / sum(counts), 0, 0, 0, lower, counts)
+    gain = example.evaluate.compare(better, worse, seed)
+    assert gain.holds
+    assert gain.low <= gain.nats + 1e-9
+    assert gain.nats <= gain.high + 1e-9
+    assert gain.nats == pytest.approx(shift)
+    assert not example.evaluate.compare(worse, better, seed).holds
+    assert not example.evaluate.compare(better, better, seed).holds
+
+
+def test_report_says_so_when_something_does_not_improve(example: types.SimpleNamespace) -> None:
+    def verdict(nats: float, low: float, high: float) -> str:
+        return str(example.report.verdict(example.evaluate.Gain("LoRA", "trained", "answers", nats, low, high)))
+
+    assert "LoRA beats trained by 0.200" in verdict(0.2, 0.1, 0.3)
+    assert "LoRA is worse than trained by 0.200" in verdict(-0.2, -0.3, -0.1)
+    assert "does not differ from trained beyond chance" in verdict(0.1, -0.1, 0.3)
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+
+def test_all_wrong_parameters_are_named_at_once(example: types.SimpleNamespace) -> None:
+    with pytest.raises(errors.ArgumentsError) as caught:
+        example.pipeline.check(steps=0, learning_rate=float("nan"), hidden=100, temperature=0.8)
+    assert [one.path for one in caught.value.errors] == ["learning_rate", "steps", "hidden"]
+
+
+def test_missing_library_is_named_with_its_extra(
+    example: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("peft", "ray"):
+        monkeypatch.setitem(sys.modules, name, None)  # what Python itself takes for "not installed"
+    with pytest.raises(errors.SettingsError, match=r"peft, ray are not installed: pip install '.*\[llm,ray\]'"):
+        example.pipeline.check()
+
+
+def test_wrong_flags_are_refused_before_anything_starts(checkout: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (("--steps", "many"), "steps"),
+        (("--learning-rate", "-1"), "learning_rate: is -1.0; must be from 1e-06 to 1"),
+        (("--hidden", "100"), "multiple of 64"),
+        (("--stepz", "3"), "--stepz"),
+    ):
+        result = _result(checkout, tmp_path, *words)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "tiny_llm").exists()
+    assert not (tmp_path / "home").exists()
+
+
+# --- the whole --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where one run put its things, and what it said."""
+
+    out: Path
+    stdout: str
+    stderr: str
+
+    @property
+    def metrics(self) -> Any:
+        return json.loads((self.out / "tiny_llm" / "metrics.json").read_text())
+
+    def loss(self, name: str) -> float:
+        """On the held-out text, in nats per token."""
+        found = [one for one in self.metrics["evaluations"] if (one["name"], one["subject"]) == (name, "text")]
+        return float(found[0]["loss"])
+
+    def steps(self, word: str) -> list[str]:
+        """The tasks whose line of progress says `word` (succeeded, cached)."""
+        return sorted(line.strip().partition(":")[0] for line in self.stderr.splitlines() if f": {word}" in line)
+
+
+STEPS = sorted(
+    [
+        *("prepare", "train_tokenizer", "initialise", "measure_baseline", "pretrain", "tune", "complete"),
+        *["measure"] * 3,
+        "write_report",
+    ]
+)
+
+
+def _command(checkout: Path, out: Path, *words: str) -> list[str]:
+    return [sys.executable, str(checkout / "examples" / "tiny_llm" / "main.py"), "--out", str(out), *words]
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("MA_")}
+
+
+def _result(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(checkout, out, *words),
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+def _run(checkout: Path, out: Path, *words: str) -> Job:
+    result = _result(checkout, out, *words)
+    assert result.returncode == 0, result.stderr
+    return Job(out, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="module")
+def first(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The first run in an empty folder."""
+    return _run(checkout, tmp_path_factory.mktemp("tiny_llm"), *SMALL)
+
+
+class _Links(HTMLParser):
+    """What a page would load or lead to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [f"{tag} {value}" for name, value in attrs if name in ("src", "href") and value is not None]
+        if tag in ("script", "link", "iframe"):
+            self.found.append(tag)
+
+
+def test_job_leaves_report_models_and_curves(first: Job) -> None:
+    folder = first.out / "tiny_llm"
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (folder / "loss.svg").read_text()
+    for name in ("model/model.safetensors", "adapter/adapter_model.safetensors", "tokenizer.json"):
+        assert (folder / name).stat().st_size > 10_000
+    assert len(first.metrics["gains"]) == len(first.metrics["verdicts"]) == 4
+    assert first.metrics["curves"]["training"][-1]["step"] == 12
+    samples = json.loads((folder / "samples.json").read_text())
+    assert [one["kind"] for one in samples] == ["text", "question"]
+    assert all(one["reference_loss"] > 0 for one in samples)
+
+
+def test_job_shows_what_it_found_and_nothing_else(first: Job) -> None:
+    assert "report.html" in first.stdout
+    assert all(verdict in first.stdout for verdict in first.metrics["verdicts"])
+    assert first.steps("succeeded") == STEPS
+    assert [line for line in first.stderr.splitlines() if "warn" in line.lower()] == []
+
+
+def test_page_is_whole_in_itself(first: Job) -> None:
+    text = (first.out / "tiny_llm" / "report.html").read_text()
+    page = _Links()
+    page.feed(text)
+    assert [one for one in page.found if "#" not in one] == []
+    assert "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    for said in (*first.metrics["digests"].values(), *first.metrics["verdicts"]):
+        assert said in text
+
+
+def test_second_run_takes_everything_from_the_cache(first: Job, checkout: Path) -> None:
+    second = _run(checkout, first.out, *SMALL)
+    assert (second.steps("succeeded"), second.steps("cached")) == ([], STEPS)
+    assert second.metrics == first.metrics
+
+
+@pytest.mark.slow
+def test_changed_learning_rate_runs_only_what_depends_on_it(first: Job, checkout: Path) -> None:
+    changed = _run(checkout, first.out, *SMALL, "--learning-rate", "0.001")
+    kept = ["initialise", "measure", "measure_baseline", "prepare", "train_tokenizer"]
+    assert changed.steps("cached") == kept
+    assert changed.steps("succeeded") == ["complete", "measure", "measure", "pretrain", "tune", "write_report"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_trained_model_beats_the_baseline_and_the_untrained(checkout: Path, tmp_path: Path, seed: str) -> None:
+    job = _run(checkout, tmp_path, "--quick", "--seed", seed)
+    assert job.loss("trained") < job.loss("unigram") < job.loss("untrained")
+    gains = {(one["better"], one["worse"], one["subject"]): one for one in job.metrics["gains"]}
+    for worse in ("unigram", "untrained"):
+        gain = gains["trained", worse, "text"]
+        assert gain["low"] > 0
+        assert gain["nats"] == pytest.approx(job.loss(worse) - job.loss("trained"))
+        assert f"trained beats {worse} by {gain['nats']:.3f} nats per token" in job.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["prepare", "initialise", "pretrain", "tune"])
+def test_killed_job_resumes_to_the_same_metrics(first: Job, checkout: Path, tmp_path: Path, after: str) -> None:
+    with subprocess.Popen(
+        _command(checkout, tmp_path, *SMALL), env=_environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while f"{after}: succeeded" not in process.stderr.readline():
+            assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait(DEADLINE_SECONDS)
+    resumed = _run(checkout, tmp_path, "--resume")
+    assert after not in resumed.steps("succeeded")
+    assert resumed.metrics == first.metrics
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.slow
+def test_pipeline_runs_on_a_server(first: Job, checkout: Path, tmp_path: Path) -> None:
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = _environment() | {"PATH": programs, "MA_HOME": str(tmp_path / ".ma"), "MA_PORT": "0", "NO_COLOR": "1"}
+    folder = checkout / "examples" / "tiny_llm"
+    given = ("steps=12", "batch_size=8", "hidden=64", "layers=1", "lora_epochs=1", "prompts=1")
+
+    def mactl(*words: str) -> str:
+        done = subprocess.run(
+            ["mactl", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with _serving(environment, tmp_path):
+        mactl("apply", "-f", str(folder / "project.yaml"))
+        mactl("pipeline", "apply", "-f", str(folder / "pipeline.yaml"))
+        arguments = [word for one in given for word in ("--arg", one)]
+        mactl("pipeline", "run", "tiny-llm", "-n", "tiny-llm", *arguments, "--wait")
+        run = json.loads(mactl("get", "pipeline_run", "-n", "tiny-llm", "-o", "json"))["items"][0]
+    assert run["status"]["state"] == "Succeeded"
+    assert first.metrics["digests"]["model"] in json.dumps(run["status"]["result"])
+
+
+@contextlib.contextmanager
+def _serving(environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """`mactl serve`, from when it says that it is ready to the end of the block."""
+    with subprocess.Popen(
+        ["mactl", "serve"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        said = ""
+        while "https://" not in said:
+            line = server.stdout.readline()
+            assert line, f"the server ended before it was ready: {said}"
+            said += line
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.communicate(timeout=60)
