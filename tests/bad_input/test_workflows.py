@@ -52,6 +52,18 @@ BROKEN = [
     ),
     pytest.param("exiting", "import sys\nsys.exit(3)\n", ["exiting.py does not import: SystemExit: 3"], id="exits"),
     pytest.param(
+        "unresolvable",
+        "from michelangelo import uniflow\n"
+        "@uniflow.task(requirements=['tabulate==0.9.0', 'tabulate==0.8.10'])\ndef one() -> int:\n    return 1\n"
+        "@uniflow.workflow\ndef flow() -> int:\n    return one()\n"
+        "if __name__ == '__main__':\n    uniflow.main(flow)\n",
+        [
+            "the requirements tabulate==0.9.0, tabulate==0.8.10 cannot be had: ",
+            "Because you require tabulate==0.9.0 and tabulate==0.8.10",
+        ],
+        id="requirements that contradict each other",
+    ),
+    pytest.param(
         "nothing",
         "x = 1\n",
         ["nothing.py has no workflows", "decorate a function with @uniflow.workflow"],
@@ -74,6 +86,54 @@ def test_file_that_does_not_load_starts_no_run(served: Served, name: str, text: 
     served.desk.write(f"{name}.py", text)
     with served.desk.unchanged():
         served.desk.mactl("pipeline", "dev-run", f"{name}.py").refused(2, *words)
+
+
+def test_requirements_that_cannot_be_had_start_nothing(served: Served, desk: Desk) -> None:
+    name, text, words = next(param.values for param in BROKEN if param.values[0] == "unresolvable")
+    desk.write("flow.py", str(text))
+    with desk.unchanged():
+        desk.python("flow.py").refused(2, *words)
+    assert desk.objects("pipelineruns") == []
+    served.desk.write(f"{name}.py", str(text))
+    with served.desk.unchanged():
+        served.desk.mactl("pipeline", "dev-run", f"{name}.py").refused(2, *words)
+
+
+def test_index_of_packages_that_is_down_starts_nothing(desk: Desk) -> None:
+    desk.write("flow.py", str(BROKEN[-2].values[1]).replace("==0.9.0', 'tabulate==0.8.10'", "'"))
+    variables = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    with desk.unchanged():
+        said = desk.python("flow.py", UV_CACHE_DIR=str(desk.folder / "cache"), **variables)
+        said.refused(2, "the requirements tabulate cannot be had", "Failed to fetch", "http://127.0.0.1:9/simple")
+    assert desk.objects("pipelineruns") == []
+
+
+def test_modules_that_import_each_other_are_not_registered(served: Served) -> None:
+    desk = served.desk
+    desk.write("ring_one.py", "from ring_two import y\nx = 1\n")
+    desk.write("ring_two.py", "import os\nfrom ring_one import x\ny = 1\n")
+    desk.write("ring.py", "import ring_one\n")
+    with desk.unchanged():
+        said = desk.mactl("pipeline", "dev-run", "ring.py")
+        said.refused(2, "these modules import each other: ring_one → ring_two → ring_one", "ring_two.py, line 2: from")
+
+
+def test_source_that_is_too_large_is_not_registered(served: Served) -> None:
+    desk = served.desk
+    desk.write("flow.py", FLOW)
+    desk.write(".mainclude", "*.bin\n")
+    with (desk.folder / "weights.bin").open("wb") as file:
+        file.truncate(65 << 20)
+    try:
+        with desk.unchanged():
+            said = desk.mactl("pipeline", "dev-run", "flow.py", "-a", "n=1")
+            said.refused(2, "the largest are weights.bin (65.0 MiB)", ".maignore")
+        desk.write(".maignore", "weights.bin\n")
+        desk.write("pipeline.yaml", PIPELINE.replace("NAME", "flow"))
+        assert desk.mactl("pipeline", "apply", "--dry-run", "-f", "pipeline.yaml").code == 0
+    finally:
+        for name in (".mainclude", ".maignore", "weights.bin"):
+            (desk.folder / name).unlink(missing_ok=True)
 
 
 def test_file_and_function_that_are_missing_are_named(served: Served) -> None:

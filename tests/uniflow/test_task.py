@@ -55,14 +55,16 @@ def test_decorator_takes_all_forms() -> None:
 
 
 def test_upstream_option_names_are_accepted() -> None:
+    image = uniflow.ImageSpec(container_image="team/train:1")
+
     @uniflow.task(
-        config=Cluster(), cache_enabled=True, cache_version="v2", retry_attempts=2, alias="shown", image_spec={"a": 1}
+        config=Cluster(), cache_enabled=True, cache_version="v2", retry_attempts=2, alias="shown", image_spec=image
     )
     def fn() -> None: ...
 
     options = fn.options
     assert (options.cache_enabled, options.cache_version, options.retries.attempts) == (True, "v2", 2)
-    assert (fn.name, options.image_spec) == ("shown", {"a": 1})
+    assert (fn.name, options.image_spec) == ("shown", image)
 
 
 def test_task_keeps_the_face_of_its_function() -> None:
