@@ -35,6 +35,7 @@
     ├── TaskError                a task failed, as its caller in the workflow sees it
     │   ├── UserCodeError        the user's code raised; carries type, message, file, line, source
     │   ├── TaskTimeoutError
+    │   ├── PendingTimeoutError  it waited too long for room in a cluster, or for its environment
     │   ├── TaskKilledError
     │   ├── OutOfMemoryError     the resident size went over the task's limit
     │   └── WorkerLostError      the process of the task ended without a result
@@ -73,6 +74,7 @@ __all__ = [
     "NonDeterminismError",
     "NotFoundError",
     "OutOfMemoryError",
+    "PendingTimeoutError",
     "RequestTooLargeError",
     "RequirementsError",
     "RunKilledError",
@@ -327,6 +329,10 @@ class UserCodeError(TaskError):
 
 class TaskTimeoutError(TaskError):
     """A task ran longer than its timeout and was ended, with its whole process group."""
+
+
+class PendingTimeoutError(TaskError):
+    """A task waited longer than its `pending_timeout_seconds` to be started; the message says for what."""
 
 
 class TaskKilledError(TaskError):

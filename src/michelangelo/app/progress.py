@@ -62,6 +62,8 @@ class PlainProgress:
         if entry.type is StepType.VALUE:
             return
         if entry.state is EntryState.RUNNING:
+            if entry.details.get("pending"):
+                self._say(f"  {entry.task}: pending: {entry.details['pending']}")
             if entry.type is StepType.SIGNAL:
                 self._say(f"  {entry.task}: waits for a signal of this name")
             return

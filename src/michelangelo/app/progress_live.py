@@ -56,7 +56,8 @@ class LiveProgress:
             return
         with self._lock:
             if entry.state is EntryState.RUNNING:
-                self._running[entry.step] = (entry, time.monotonic())
+                _, since = self._running.get(entry.step, (entry, time.monotonic()))
+                self._running[entry.step] = (entry, since)
                 return
             self._running.pop(entry.step, None)
             if entry.final and entry.type is StepType.TASK:
@@ -78,8 +79,14 @@ class LiveProgress:
         with self._lock:
             running = list(self._running.values())
         lines = [
-            Spinner("dots", Text(f" {entry.task}  {now - since:.1f} s")) for entry, since in running[:_MAX_RUNNING]
+            Spinner("dots", Text(f" {entry.task}  {now - since:.1f} s{_pending(entry)}"))
+            for entry, since in running[:_MAX_RUNNING]
         ]
         more = len(running) - len(lines)
         text = f"  and {more} more" if more > 0 else f"  {sum(self._counts.values())} done, {now - self._begun:.1f} s"
         return Group(*lines, Text(text, style="dim"))
+
+
+def _pending(entry: Entry) -> str:
+    reason = str(entry.details.get("pending", ""))
+    return f"  pending: {reason}" if reason else ""

@@ -61,6 +61,11 @@ class Settings:
     workspace: str = ""
     """MA_WORKSPACE: the folder or URL that tasks find in UF_STORAGE_URL, which sets it too. Empty: `workspace` in the
     home."""
+    ray_address: str = ""
+    """MA_RAY_ADDRESS: host:port of the Ray cluster of tasks whose RayTask names none. Empty: a local Ray for each
+    run that asks for one."""
+    ray_start_seconds: int = 120
+    """MA_RAY_START_SECONDS: how long a Ray may take to start, or to answer, before its tasks fail."""
     no_color: bool = False
     """NO_COLOR: plain progress."""
 
@@ -277,6 +282,8 @@ _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "collect_hours": _number(0, 8760),
     "api_server": _server,
     "workspace": _text,
+    "ray_address": _text,
+    "ray_start_seconds": _number(1, 3600),
 }
 _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {"api_server": ("MACTL_ADDRESS",), "workspace": ("UF_STORAGE_URL",)}
 _UPSTREAM: Final = frozenset({"use_tls", "metadata", "minio", "plugin"})

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from michelangelo import errors
 from michelangelo.engine import environments, failures
 from michelangelo.engine.loop import Loop
+from michelangelo.engine.pending import PendingAttempts
 from michelangelo.engine.recorder import Recorder
 from michelangelo.engine.steps import Step
 from michelangelo.engine.surroundings import Guard, Surroundings
 from michelangelo.engine.taskruns import task_run_name
-from michelangelo.executors.base import Attempt, AttemptState, Executor, Outcome
+from michelangelo.executors.base import Attempt, AttemptState, Executor, Outcome, Pending
 
 __all__ = ["Dispatcher"]
 
@@ -50,6 +51,7 @@ class Dispatcher:
         self._loads = dict.fromkeys(around.executors, 0)
         self._running: dict[str, Step] = {}
         self._pollers: dict[str, threading.Thread] = {}
+        self._pending = PendingAttempts(loop, recorder, guard, cancel=self._give_up)
         self._is_stopped = False
         self._is_closed = False
 
@@ -137,9 +139,14 @@ class Dispatcher:
         executor = self._around.executors[name]
 
         def read() -> None:
+            waits = executor if isinstance(executor, Pending) else None
+            known: Mapping[str, str] = {}
             while not self._is_closed:
                 for outcome in executor.poll(_POLL_SECONDS):
                     self._loop.call(self._guard, self._take, outcome)
+                if waits is not None and (reasons := waits.pending()) != known:
+                    known = dict(reasons)
+                    self._loop.call(self._guard, self._pending.update, self._running, name, known)
 
         self._pollers[name] = threading.Thread(target=read, name=f"poll {name}", daemon=True)
         self._pollers[name].start()
@@ -148,8 +155,11 @@ class Dispatcher:
         step = self._running.pop(outcome.id, None)
         if step is not None:
             self._loads[step.policy.executor] -= 1
-            self._ended(step, outcome)
+            self._ended(step, self._pending.ended(step, outcome))
             self._launch_queued(step.policy.executor)
+
+    def _give_up(self, step: Step, attempt_id: str) -> None:
+        self._executor(step).cancel(attempt_id, grace_seconds=0)
 
     def _executor(self, step: Step) -> Executor:
         return self._around.executors[step.policy.executor]

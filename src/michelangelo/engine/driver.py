@@ -11,6 +11,7 @@ it raises, they are ended.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -156,7 +157,7 @@ class Driver:
             fingerprint=f"{code.digest[7:23]}:{codecs.digest(encoded)[7:39]}",
             location=errors.CodeLocation(site.file, site.line, site.function),
             target=target,
-            policy=_policy(task, self._around.default_executor),
+            policy=_policy(task, self._around),
             arguments=encoded,
             dependencies={future.step: self._steps[future.step] for future in futures},
         )
@@ -375,11 +376,18 @@ class Driver:
             self._loop.close()
 
 
-def _policy(task: Task[..., Any], default_executor: str) -> Policy:
+def _policy(task: Task[..., Any], around: Surroundings) -> Policy:
     options = task.options
+    if options.config is not None and around.environment:
+        path = f"{source.target_of(task).module}.{task.fn.__qualname__}"
+        try:
+            config = options.config.with_variables(around.environment, path)
+        except ValueError as error:
+            raise errors.SettingsError(str(error)) from error
+        options = dataclasses.replace(options, config=config)
     resources = options.resources
     return Policy(
-        executor=options.executor or default_executor,
+        executor=options.executor or around.default_executor,
         resources=Resources(resources.cpu, resources.memory_bytes, resources.gpu),
         retries=options.retries,
         timeout_seconds=options.timeout_seconds or 0.0,

@@ -22,6 +22,7 @@ __all__ = ["exception", "is_of_the_store", "named", "record", "type_names"]
 _CLASSES: dict[str, type[errors.TaskError]] = {
     error.__name__: error
     for error in (
+        errors.PendingTimeoutError,
         errors.TaskTimeoutError,
         errors.TaskKilledError,
         errors.OutOfMemoryError,
@@ -51,7 +52,8 @@ def named(outcome: AttemptState, error: Mapping[str, Any] | None, timeout_second
         fallback = record("UserCodeError", "it failed")
     else:
         fallback = record(*_FALLBACKS[outcome])
-    return {**fallback, **(error or {}), "class": fallback["class"]}
+    given = str((error or {}).get("class", ""))  # what our own engine has recorded has a class already
+    return {**fallback, **(error or {}), "class": given if given in _CLASSES else fallback["class"]}
 
 
 def is_of_the_store(error: Mapping[str, Any] | None) -> bool:

@@ -95,6 +95,7 @@ class Journal(Protocol):
     def end(self, entry: Entry) -> None:
         """Record the end of a started entry (state, output, error, ended_at, completion, final, details).
 
-        An entry that never was started (a cache hit, an observed value) is recorded whole, as one write.
+        An entry that never was started (a cache hit, an observed value) is recorded whole, as one write. One that is
+        RUNNING still is written anew, with its details.
         """
         ...

@@ -12,7 +12,7 @@ from typing import Any
 
 from michelangelo.engine.journal import Entry, EntryState
 from michelangelo.engine.steps import Step, Verdict
-from michelangelo.engine.surroundings import Surroundings, instant
+from michelangelo.engine.surroundings import Surroundings, WaitObserver, instant
 
 __all__ = ["Recorder"]
 
@@ -77,6 +77,22 @@ class Recorder:
                 details={**entry.details, **(details or {})},
             ),
         )
+
+    def note(self, step: Step, details: Mapping[str, Any]) -> None:
+        """Record something of the attempt that runs; `pending` holds until the next note."""
+        entry = step.attempts.pop()
+        kept = {name: value for name, value in entry.details.items() if name != "pending"}
+        entry = dataclasses.replace(entry, details={**kept, **details})
+        self._around.check_lease()
+        self._around.journal.end(entry)
+        step.attempts.append(entry)
+        self._tell(entry)
+
+    def waiting(self, step: Step, reason: str) -> None:
+        """Tell, and record nothing."""
+        for observer in self._around.observers:
+            if isinstance(observer, WaitObserver):
+                observer.waiting(step.id, step.task, reason)
 
     def _end(self, step: Step, entry: Entry) -> None:
         self._around.check_lease()

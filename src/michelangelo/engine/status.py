@@ -59,13 +59,21 @@ class StepSummaries:
         step["attempt"] = entry.attempt
         step["activityId"] = task_run_name(self._run, entry.step, entry.attempt)
         is_over = entry.final or entry.state in (EntryState.RUNNING, EntryState.UNKNOWN)
-        step["state"] = _SHOWN[entry.state] if is_over else "Pending"
+        pending = str(entry.details.get("pending", "")) if entry.state is EntryState.RUNNING else ""
+        step["state"] = _SHOWN[entry.state] if is_over and not pending else "Pending"
         step.pop("endTime", None)
         if entry.final:
             step["endTime"] = entry.ended_at
         step.pop("message", None)
-        if entry.error is not None:
-            step["message"] = str(entry.error.get("message", ""))[:_MAX_MESSAGE]
+        message = pending if entry.error is None else str(entry.error.get("message", ""))
+        if message:
+            step["message"] = message[:_MAX_MESSAGE]
+
+    def wait(self, name: str, task: str, reason: str) -> None:
+        """The step cannot start yet."""
+        step = self._steps.setdefault(name, {"name": name, "displayName": task})
+        self._order.setdefault(name, len(self._order))
+        step.update(state="Pending", message=reason[:_MAX_MESSAGE])
 
     def counts(self) -> dict[str, int]:
         found = Counter(_COUNTED.get(step["state"], step["state"].lower()) for step in self._steps.values())
@@ -126,6 +134,11 @@ class RunStatus:
     def changed(self, entry: Entry) -> None:
         with self._lock:
             self._summaries.add(entry)
+        self._is_dirty.set()
+
+    def waiting(self, step: str, task: str, reason: str) -> None:
+        with self._lock:
+            self._summaries.wait(step, task, reason)
         self._is_dirty.set()
 
     def pause(self) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from michelangelo import errors
 from michelangelo.blobs.blob_store import BlobStore
@@ -21,7 +21,7 @@ from michelangelo.engine.signals import SignalSource
 from michelangelo.executors.base import Executor
 from michelangelo.meta import timestamps
 
-__all__ = ["Guard", "Lease", "Observer", "Surroundings", "instant"]
+__all__ = ["Guard", "Lease", "Observer", "Surroundings", "WaitObserver", "instant"]
 
 Guard = Callable[..., None]
 """Calls a function with arguments on the engine's thread; what the function raises ends the run."""
@@ -42,6 +42,13 @@ class Observer(Protocol):
         ...
 
     def changed(self, entry: Entry) -> None: ...
+
+
+@runtime_checkable
+class WaitObserver(Protocol):
+    """Capability of an observer: told of steps that cannot start yet, with the reason, for people."""
+
+    def waiting(self, step: str, task: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ class _Guard:
     def interruptible(self) -> Iterator[None]:
         """Where an interrupt is raised as KeyboardInterrupt; the main thread."""
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
         try:
             with self._lock:
                 self._can_interrupt = True
@@ -172,6 +173,7 @@ class _Guard:
         finally:
             with self._lock:
                 self._can_interrupt = False
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             signal.signal(signal.SIGINT, before)
 
     def end_left(self) -> None:
