@@ -33,6 +33,25 @@ spec:
   manifest: {filePath: NAME.py}
 """
 
+CONTRADICTION = """
+from michelangelo import uniflow
+
+@uniflow.task(requirements=["tabulate==0.9.0", "tabulate==0.8.10"])
+def one() -> int:
+    return 1
+
+@uniflow.workflow
+def flow() -> int:
+    return one()
+
+if __name__ == "__main__":
+    uniflow.main(flow)
+"""
+CONTRADICTION_SAID = [
+    "the requirements tabulate==0.9.0, tabulate==0.8.10 cannot be had: ",
+    "Because you require tabulate==0.9.0 and tabulate==0.8.10",
+]
+
 BROKEN = [
     pytest.param("syntax", "x = 1\ndef f(:\n", ["syntax.py, line 2: SyntaxError", "def f(:"], id="syntax error"),
     pytest.param(
@@ -53,14 +72,8 @@ BROKEN = [
     pytest.param("exiting", "import sys\nsys.exit(3)\n", ["exiting.py does not import: SystemExit: 3"], id="exits"),
     pytest.param(
         "unresolvable",
-        "from michelangelo import uniflow\n"
-        "@uniflow.task(requirements=['tabulate==0.9.0', 'tabulate==0.8.10'])\ndef one() -> int:\n    return 1\n"
-        "@uniflow.workflow\ndef flow() -> int:\n    return one()\n"
-        "if __name__ == '__main__':\n    uniflow.main(flow)\n",
-        [
-            "the requirements tabulate==0.9.0, tabulate==0.8.10 cannot be had: ",
-            "Because you require tabulate==0.9.0 and tabulate==0.8.10",
-        ],
+        CONTRADICTION,
+        CONTRADICTION_SAID,
         id="requirements that contradict each other",
     ),
     pytest.param(
@@ -89,18 +102,17 @@ def test_file_that_does_not_load_starts_no_run(served: Served, name: str, text: 
 
 
 def test_requirements_that_cannot_be_had_start_nothing(served: Served, desk: Desk) -> None:
-    name, text, words = next(param.values for param in BROKEN if param.values[0] == "unresolvable")
-    desk.write("flow.py", str(text))
+    desk.write("flow.py", CONTRADICTION)
     with desk.unchanged():
-        desk.python("flow.py").refused(2, *words)
+        desk.python("flow.py").refused(2, *CONTRADICTION_SAID)
     assert desk.objects("pipelineruns") == []
-    served.desk.write(f"{name}.py", str(text))
+    served.desk.write("contradiction.py", CONTRADICTION)
     with served.desk.unchanged():
-        served.desk.mactl("pipeline", "dev-run", f"{name}.py").refused(2, *words)
+        served.desk.mactl("pipeline", "dev-run", "contradiction.py").refused(2, *CONTRADICTION_SAID)
 
 
 def test_index_of_packages_that_is_down_starts_nothing(desk: Desk) -> None:
-    desk.write("flow.py", str(BROKEN[-2].values[1]).replace("==0.9.0', 'tabulate==0.8.10'", "'"))
+    desk.write("flow.py", CONTRADICTION.replace('"tabulate==0.9.0", "tabulate==0.8.10"', '"tabulate"'))
     variables = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
     with desk.unchanged():
         said = desk.python("flow.py", UV_CACHE_DIR=str(desk.folder / "cache"), **variables)
