@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from michelangelo.app.settings import Settings
 from michelangelo.engine.environments import lock_name
@@ -18,7 +18,10 @@ from michelangelo.uniflow.source_tree import SourceTree
 from michelangelo.uniflow.task import Task
 from michelangelo.uniflow.workflow import Workflow
 
-__all__ = ["locked", "requirements_of"]
+if TYPE_CHECKING:
+    from michelangelo.executors.environments import Environments, KeptEnvironment
+
+__all__ = ["kept", "locked", "prune", "requirements_of"]
 
 
 def locked(
@@ -37,6 +40,21 @@ def locked(
         lock = environments.resolve(requirements, str(settings.environments), upgrade=upgrade)
         found[lock_name(requirements)] = {"requirements": list(requirements), "lock": "\n".join(lock)}
     return found
+
+
+def kept(settings: Settings) -> list[KeptEnvironment]:
+    """The environments of this home, the last used first."""
+    return _environments(settings).kept()
+
+
+def prune(settings: Settings, unused_seconds: float) -> list[KeptEnvironment]:
+    """Remove those, and the locks, that were not used for that long; returns the environments that went."""
+    return _environments(settings).prune(unused_seconds)
+
+
+def _environments(settings: Settings) -> Environments:
+    module = importlib.import_module("michelangelo.executors.environments")
+    return cast("Environments", module.Environments(str(settings.environments)))
 
 
 def requirements_of(workflow: Workflow[..., Any], tree: SourceTree) -> list[tuple[str, ...]]:

@@ -43,6 +43,7 @@ def resolve(requirements: Sequence[str], folder: str, *, upgrade: bool = False) 
     path = os.path.join(folder, "locks", f"{key}.txt")
     if not upgrade:
         with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+            os.utime(path)
             return tuple(file.read().splitlines())
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
@@ -94,6 +95,11 @@ class KeptEnvironment:
     digest: str
     requirements: tuple[str, ...]
     used_at: float
+
+    @property
+    def packages(self) -> str:
+        """For people, shortened."""
+        return package_names(self.requirements)
 
 
 class Environments:
