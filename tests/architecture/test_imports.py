@@ -23,6 +23,7 @@ ENVIRONMENT_CARRIERS = {
     "michelangelo.worker.secrets",
     "michelangelo.worker.zygote",
     "michelangelo.cli.secret_set",
+    "michelangelo.app.storage_access",
 }
 """They hand the environment on to tasks, or take a value that the user names, and read no setting from it."""
 UPWARD_CALLER = "michelangelo.uniflow.runner"

@@ -17,6 +17,7 @@ from michelangelo.apiserver.audit import AuditFile, AuditLog
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
+from michelangelo.app import storage_access
 from michelangelo.app.blob_collector import BlobCollector
 from michelangelo.app.settings import Settings
 from michelangelo.blobs import opening
@@ -70,7 +71,9 @@ class Platform:
         survives_power_loss = (settings.durability or durability) == "power"
         blobs_url = settings.blobs_url(durability=durability)
         store = SqliteStore(settings.database, synchronous="FULL" if survives_power_loss else "NORMAL")
+        sealer = Sealer(lambda: bytes.fromhex(auth.ensure_key(settings.secrets_key).decode()))
         try:
+            storage_access.hand_on(InProcessClient(ApiServer(store, sealer=sealer)), settings)
             blobs = opening.open_blob_store(blobs_url)
             identity = auth.ensure_key(settings.platform_id).decode()[:32] if settings.storage_url else ""
             if identity and isinstance(blobs, Collectable):
@@ -83,7 +86,7 @@ class Platform:
                 logs=settings.logs,
                 user=user,
                 audit_log=AuditFile(settings.audit),
-                sealer=Sealer(lambda: bytes.fromhex(auth.ensure_key(settings.secrets_key).decode())),
+                sealer=sealer,
             )
         except errors.MichelangeloError:
             store.close()

@@ -67,7 +67,9 @@ class EmbeddedRunner:
         name = options.resume or ""
         if options.resume is None:
             name = new_run_name()
-            host = hosting.TaskHost(chosen, name, chosen.blobs_url(durability="process"), target)
+            if not chosen.storage_secret:
+                # Else its processes need the credentials, which are known when the platform is open.
+                host = hosting.TaskHost(chosen, name, chosen.blobs_url(durability="process"), target)
         try:
             # Only now, while the first process for tasks starts.
             embedded = importlib.import_module("michelangelo.app.embedded")

@@ -51,6 +51,9 @@ class Settings:
     storage_url: str = ""
     """MA_STORAGE_URL: where blobs are kept, such as s3://bucket/prefix. Default: a folder of the home. One platform has
     it for itself, or nothing in it is ever collected."""
+    storage_secret: str = ""
+    """MA_STORAGE_SECRET: the Secret with the credentials of storage_url, `name` or `project/name`. Empty: those of the
+    environment hold."""
     storage_retry_seconds: int = 30
     """MA_STORAGE_RETRY_SECONDS: how long a request to S3 is tried again before the run stops, to be resumed."""
     collect_hours: int = 24
@@ -278,6 +281,7 @@ _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "log_limit": _size,
     "lease_seconds": _number(1, 3600),
     "storage_url": _storage_url,
+    "storage_secret": _text,
     "storage_retry_seconds": _number(0, 3600),
     "collect_hours": _number(0, 8760),
     "api_server": _server,
