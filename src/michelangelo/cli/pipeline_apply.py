@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -19,6 +20,8 @@ from michelangelo.cli.output import Format
 from michelangelo.cli.workflow_source import WorkflowSource
 
 __all__ = ["apply"]
+
+_PROJECT_MARKS: Final = (".git", "pyproject.toml", "project.yaml")
 
 
 @click.command("apply")
@@ -63,16 +66,37 @@ def _source(document: Document, *, upgrade: bool) -> WorkflowSource | None:
         return None
     file, _, function = named.partition(":")
     folder = Path.cwd() if document.source == "standard input" else Path(document.source).resolve().parent
-    path = folder / file
-    if not path.is_file():
-        path = folder / f"{file.replace('.', '/')}.py"
-    if not path.is_file():
+    path, module = _located(file, folder)
+    if path is None:
         place = document.place("spec.manifest.filePath")
-        raise errors.SourceError(f"{place}: there is no file {file!r} beside it")
+        raise errors.SourceError(
+            f"{place}: there is no file {file!r} beside it, and no module of that name there, above, or here"
+        )
     function = function or str(manifest.get("uniflowFunction") or manifest.get("uniflow_function") or "")
     return workflow_source.read(
-        str(path), function.rpartition(".")[2] if "." in function else function, upgrade=upgrade
+        str(path), function.rpartition(".")[2] if "." in function else function, module=module, upgrade=upgrade
     )
+
+
+def _located(named: str, folder: Path) -> tuple[Path | None, str]:
+    """The file that a path beside the document names, or a module of the project that the document lies in; and the
+    name to import it by, where that is given."""
+    if (folder / named).is_file():
+        return folder / named, ""
+    inner = named.replace(".", "/")
+    for root in _roots(folder):
+        for path in (root / f"{inner}.py", root / inner / "__init__.py"):
+            if path.is_file():
+                return path, named if "." in named else ""
+    return None, ""
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where the modules of the project may begin: `folder` and those above it, up to that of the whole project, and
+    the current folder."""
+    above = [folder, *folder.parents]
+    ends = [index for index, one in enumerate(above) if any((one / name).exists() for name in _PROJECT_MARKS)]
+    return list(dict.fromkeys([*above[: ends[0] + 1 if ends else 1], Path.cwd()]))
 
 
 def _filled(document: Document, source: WorkflowSource) -> Document:

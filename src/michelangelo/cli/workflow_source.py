@@ -58,14 +58,14 @@ class WorkflowSource:
         link.content.put_blob(self.digest, self.data)
 
 
-def read(path: str, function: str = "", *, upgrade: bool = False) -> WorkflowSource:
-    """Import the file, pack what it needs, and lock what its tasks require (`upgrade`: anew). Raises SourceError with
-    the user's file, line and source, and RequirementsError with the resolver's words."""
+def read(path: str, function: str = "", *, module: str = "", upgrade: bool = False) -> WorkflowSource:
+    """Import the file (as `module`), pack what it needs, and lock what its tasks require (`upgrade`: anew). Raises
+    SourceError with the user's file, line and source, and RequirementsError with the resolver's words."""
     if not os.path.isfile(path):
         raise errors.SourceError(f"there is no file {path}")
-    module = source.load_file(path)
-    workflow = source.find_workflow(module, function)
-    tree = source_tree.find_source(path, module.__name__)
+    loaded = source.load_file(path, module)
+    workflow = source.find_workflow(loaded, function)
+    tree = source_tree.find_source(path, loaded.__name__)
     staging = MemoryBlobStore()
     blob = source_tree.pack_source(tree, staging)
     locks = environments.locked(workflow, tree, settings.load(), upgrade=upgrade)

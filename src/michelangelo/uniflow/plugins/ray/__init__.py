@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from michelangelo.uniflow.plugins.ray.io import UF_PLUGIN_RAY_USE_FSSPEC, RayDatasetIO
 from michelangelo.uniflow.plugins.ray.task import RayTask
 
-__all__ = ["RayTask"]
+__all__ = ["UF_PLUGIN_RAY_USE_FSSPEC", "RayDatasetIO", "RayTask"]
