@@ -12,6 +12,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 # By pip, which looks for ready wheels on the machine too; elsewhere it takes the default build.
 TORCH := torch==2.13.0
+EXAMPLE ?= tiny_llm
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -26,8 +27,10 @@ help: ## List the targets
 
 setup: $(READY) ## Install everything into .venv, from hashed versions
 
-run: $(READY) ## Run the main job (examples/breast_cancer) to its end on this machine
-	@$(BIN)/python examples/breast_cancer/main.py $(ARGS)
+run: $(READY) ## Run the main job (examples/tiny_llm) to its end on this machine; EXAMPLE=breast_cancer: the small one
+	@test -f examples/$(EXAMPLE)/main.py || \
+	  { echo "error: there is no examples/$(EXAMPLE)/main.py; examples: $(notdir $(wildcard examples/*))" >&2; exit 2; }
+	@$(BIN)/python examples/$(EXAMPLE)/main.py $(ARGS)
 
 serve: $(READY) ## Start the API server and its controllers on this machine
 	@$(BIN)/mactl serve $(ARGS)
@@ -42,6 +45,7 @@ lint: $(READY) ## Check style, types and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=examples/tiny_llm $(BIN)/mypy examples/tiny_llm
 	$(BIN)/lint-imports --no-logo
 
 fmt: $(READY) ## Format the code and fix what can be fixed
