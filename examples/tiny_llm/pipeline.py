@@ -29,6 +29,7 @@ from evaluate import Evaluation
 from report import Report, Story
 
 from michelangelo import errors, uniflow
+from michelangelo.uniflow.plugins.ray import RayTask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Report", "check", "tiny_llm"]
 
 TRAINING: Final = uniflow.Process(cpu=2)
+SCORING: Final = RayTask(head_cpu=1, worker_instances=2, worker_cpu=1, head_object_store_memory="100Mi")
+"""A task in a Ray of the run's own, with room for two actors."""
 EXTRAS: Final = {
     "pyarrow": "data",
     "peft": "llm",
@@ -214,7 +217,7 @@ def measure_baseline(vocabulary: Vocabulary, corpus: Corpus, context: int) -> li
     return evaluate.of_unigram(train, learnt, _held_out(corpus), context)
 
 
-@uniflow.task(TRAINING, cache_enabled=True)
+@uniflow.task(SCORING, cache_enabled=True)
 def complete(
     base: Network, adapter: Network, vocabulary: Vocabulary, corpus: Corpus, config: score.ScoreConfig, seed: int
 ) -> pa.Table:
@@ -223,10 +226,8 @@ def complete(
 
     learnt = tokenizer.load(vocabulary.file.path)
     prompts = score.prompts_of(learnt, _texts(corpus.documents, "test"), _pairs(corpus.questions, "test"), config)
-    with score.cluster():
-        done = score.in_parallel(
-            prompts, config, base.folder.path, adapter.folder.path, vocabulary.file.path, config, seed
-        )
+    models = (base.folder.path, adapter.folder.path, vocabulary.file.path)
+    done = score.in_parallel(prompts, config, *models, config, seed)
     rows = [
         {"kind": one.prompt.kind, "prompt": one.prompt.text, "reference": one.prompt.reference}
         | {"greedy": one.greedy, "sampled": one.sampled, "reference_loss": one.reference_loss}

@@ -6,10 +6,7 @@ actor gets which part does not matter for what comes out: a part has a seed of i
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,7 @@ import tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Completion", "Prompt", "ScoreConfig", "Scorer", "cluster", "in_parallel", "prompts_of"]
+__all__ = ["Completion", "Prompt", "ScoreConfig", "Scorer", "in_parallel", "prompts_of"]
 
 
 @dataclass(frozen=True)
@@ -128,37 +125,16 @@ class Scorer:
             return float(torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[len(ids) :])))
 
 
-@contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """A Ray of this task's own, on this machine; it ends with the block."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    # Logical cores: an actor waits for its turn rather than for a core that is busy with something else. Workers find
-    # the modules beside this one.
-    ray.init(
-        "local",
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 << 20,
-        runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def in_parallel(prompts: list[Prompt], config: ScoreConfig, *arguments: Any) -> list[Completion]:
-    """Score on `config.actors` Ray actors; completions come in the order of the prompts. `arguments` are a Scorer's."""
+    """Score on `config.actors` actors of the Ray that this process is connected to; completions come in the order of
+    the prompts. `arguments` are a Scorer's."""
     import ray
     from ray.util import ActorPool
 
     parts = [prompts[start : start + config.part_size] for start in range(0, len(prompts), config.part_size)]
-    remote = ray.remote(num_cpus=1)(Scorer)
+    # The actors are processes of their own, which find the modules beside this one by this variable.
+    variables = {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
+    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": variables})(Scorer)
     actors = [remote.remote(*arguments) for _ in range(config.actors)]
     pool = ActorPool(actors)
     done = pool.map(lambda actor, item: actor.score.remote(*item), list(enumerate(parts)))
