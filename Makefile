@@ -45,7 +45,7 @@ lint: $(READY) ## Check style, types and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=examples/tiny_llm $(BIN)/mypy examples/tiny_llm
+	MYPYPATH=examples/tiny_llm $(BIN)/mypy examples/tiny_llm/*.py
 	$(BIN)/lint-imports --no-logo
 
 fmt: $(READY) ## Format the code and fix what can be fixed
