@@ -20,6 +20,8 @@ VIOLATIONS = [
     ("layers", "worker", "import michelangelo.controllers"),
     ("layers", "uniflow", "import michelangelo.app"),
     ("layers", "errors", "import michelangelo.meta"),
+    ("layers", "uniflow", "import michelangelo.workflow"),
+    ("layers", "workflow", "import michelangelo.engine"),
     ("layers", "newroom", "import os"),
     ("storage", "engine", "import michelangelo.storage.store"),
     ("storage", "cli", "import michelangelo.storage.store"),

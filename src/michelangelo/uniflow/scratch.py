@@ -9,7 +9,7 @@ import weakref
 
 from michelangelo.uniflow import task_context
 
-__all__ = ["folder", "new_folder"]
+__all__ = ["Folder", "folder", "new_folder"]
 
 
 def folder() -> str | None:
@@ -28,3 +28,10 @@ def new_folder(owner: object) -> str:
     made = tempfile.mkdtemp(prefix="uniflow-")
     weakref.finalize(owner, shutil.rmtree, made, ignore_errors=True)
     return made
+
+
+class Folder:
+    """A new folder that lives as long as this object does, or as the attempt. Give it to the value that reads in it."""
+
+    def __init__(self) -> None:
+        self.path = new_folder(self)

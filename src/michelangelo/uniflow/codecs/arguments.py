@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from michelangelo.blobs.blob_store import BlobStore
-from michelangelo.errors import CodecError
+from michelangelo.errors import CodecError, StorageError
 from michelangelo.uniflow.codecs.tree import decode, encode
 from michelangelo.uniflow.ref import Ref
 
@@ -29,14 +29,21 @@ def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any], blobs: Bl
 def decode_arguments(
     arguments: Mapping[str, Any], blobs: BlobStore, *, fn: Callable[..., Any] | None = None, allow_pickle: bool = False
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What `encode_arguments` gave, as a task gets it: data loaded, except for parameters of `fn` annotated `Ref`."""
+    """What `encode_arguments` gave, as a task gets it: data loaded, except for parameters of `fn` annotated `Ref`.
+
+    Raises what `decode` raises; the message names the argument and the task.
+    """
     positional, lazy = ((), frozenset[str]()) if fn is None else _parameters(fn)
+    task = "" if fn is None else f" of task {fn.__name__}"
 
     def value(name: str, encoded: Any) -> Any:
-        return decode(encoded, blobs, data=name not in lazy, allow_pickle=allow_pickle)
+        try:
+            return decode(encoded, blobs, data=name not in lazy, allow_pickle=allow_pickle)
+        except (CodecError, StorageError) as error:
+            raise type(error)(f"argument {name}{task}: {error.message}") from error
 
     count = len(arguments["args"])
-    names = [*positional[:count], *[""] * (count - len(positional))]
+    names = [*positional[:count], *map(str, range(len(positional) + 1, count + 1))]
     return (
         tuple(value(name, encoded) for name, encoded in zip(names, arguments["args"], strict=True)),
         {name: value(name, encoded) for name, encoded in arguments["kwargs"].items()},

@@ -18,8 +18,10 @@ from michelangelo.blobs.blob_store import CHUNK_BYTES, Blob, BlobStore, LocalPat
 from michelangelo.errors import IntegrityError, StorageError
 from michelangelo.uniflow import scratch
 
-__all__ = ["Staging", "checked_path", "copy", "discard_damaged"]
+__all__ = ["SMALL_BYTES", "Staging", "checked_path", "copy", "discard_damaged"]
 
+SMALL_BYTES: Final = 1 << 20
+"""A file of at most so much may be read as a whole."""
 _STAGED_BYTES: Final = 16 << 20
 
 

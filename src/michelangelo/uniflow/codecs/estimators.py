@@ -1,8 +1,8 @@
 """The codec of scikit-learn's estimators: data, in the format of skops, which holds no code.
 
-skops restores what it trusts: most of scikit-learn, numpy and scipy. The rest of scikit-learn (trees, for one) is trusted
-here, for what is read was written by a task and is checked by its digest. What holds another class is refused when it is
-written, not in the task that would read it.
+skops restores what it trusts: most of scikit-learn, numpy and scipy. The rest of scikit-learn (trees, for one) is
+trusted here, for what is read was written by a task and is checked by its digest. What holds another class is refused
+when it is written, not in the task that would read it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _renamed(node: Any, ids: dict[int, int], names: dict[str, str]) -> Any:
 
 def _padded_with_zeros(data: bytes, name: str) -> bytes:
     """The nodes of a tree are structs, with bytes between their fields that nobody has set."""
-    array = np.load(io.BytesIO(data), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
+    array: Any = np.load(io.BytesIO(data), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
     if not array.dtype.names:
         return data
     clean = np.zeros(array.shape, array.dtype)

@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import datasets.table
 import pyarrow as pa
+from datasets.features import features
 
 from michelangelo.uniflow import scratch
 from michelangelo.uniflow.codecs import tables
@@ -43,7 +44,7 @@ def _encode(value: datasets.Dataset, encoder: Encoder) -> dict[str, Any]:
 
 def _batches(value: datasets.Dataset) -> Iterator[pa.Table]:
     # Files that a column only points to (images, sounds) go with it.
-    embed = any(datasets.table.require_storage_embed(feature) for feature in value.features.values())
+    embed = any(features.require_storage_embed(feature) for feature in value.features.values())
     schema = value.features.arrow_schema
     for batch in value.with_format("arrow").iter(batch_size=_BATCH_ROWS):
         table = batch.select(schema.names).cast(schema)
@@ -51,24 +52,20 @@ def _batches(value: datasets.Dataset) -> Iterator[pa.Table]:
 
 
 def _decode(leaf: Mapping[str, Any], decoder: Decoder) -> datasets.Dataset:
-    features = datasets.Features.from_dict(decoder.whole(leaf["features"]))
-    owner = _Owner()
-    path = os.path.join(scratch.new_folder(owner), "data.arrow")
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as writer:
+    columns = datasets.Features.from_dict(decoder.whole(leaf["features"]))
+    kept = scratch.Folder()
+    path = os.path.join(kept.path, "data.arrow")
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, columns.arrow_schema) as writer:
         for table in tables.read_shards(leaf, decoder):
-            writer.write_table(table.cast(features.arrow_schema), max_chunksize=_BATCH_ROWS)
-    info = datasets.DatasetInfo(features=features)
+            writer.write_table(table.cast(columns.arrow_schema), max_chunksize=_BATCH_ROWS)
+    info = datasets.DatasetInfo(features=columns)
     split = None if leaf["split"] is None else datasets.NamedSplit(leaf["split"])
     found = datasets.Dataset.from_file(path, info=info, split=split)
-    found._uniflow_folder = owner
+    found._uniflow_folder = kept
     form = decoder.whole(leaf["format"])
     if form["type"] is not None or form["columns"] != found.column_names:
         found.set_format(form["type"], form["columns"], form["output_all_columns"], **form["format_kwargs"])
     return found
-
-
-class _Owner:
-    """With this object the folder of a dataset goes, where there is no attempt whose end takes it."""
 
 
 def _encode_dict(value: datasets.DatasetDict, encoder: Encoder) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from michelangelo.uniflow.codecs import tables
 from michelangelo.uniflow.codecs.registry import Codec, install
 from michelangelo.uniflow.codecs.tree import Decoder, Encoder
 
-__all__ = ["dataset", "stream"]
+__all__ = ["dataset", "schema", "stream", "write_shards"]
 
 
 def stream(value: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -37,6 +37,8 @@ def stream(value: ray.data.Dataset) -> Iterator[pa.Table]:
 
 def dataset(leaf: Mapping[str, Any], blobs: BlobStore) -> ray.data.Dataset:
     """The dataset in a leaf's shards; nothing of them is read before it is used."""
+    if not sum(leaf["rows"]):  # Ray drops blocks without rows, and would forget the columns
+        return ray.data.from_arrow([tables.read(digest, Decoder(blobs)) for digest in leaf["blobs"]])
     made: ray.data.Dataset = ray.data.read_datasource(_Shards(leaf, blobs))
     return made
 
@@ -71,17 +73,30 @@ def _read(digest: str, blobs: BlobStore) -> Sequence[pa.Table]:
     return [tables.read(digest, Decoder(blobs))]
 
 
+def write_shards(value: ray.data.Dataset, encoder: Encoder) -> dict[str, Any]:
+    """A blob per piece of the dataset; the fields of a leaf that names them, with its shape."""
+    names: list[str] = []
+
+    def blocks() -> Iterator[pa.Table]:
+        for block in stream(value):
+            names[:] = block.schema.names
+            yield block
+
+    leaf = tables.write_shards(blocks(), encoder)
+    if not leaf["blobs"]:
+        names = schema(value).names
+        leaf = tables.write_shards([], encoder, schema=schema(value))
+    return {**leaf, "metadata": tables.shape(sum(leaf["rows"]), names)}
+
+
+def schema(value: ray.data.Dataset) -> pa.Schema:
+    """The columns of a dataset without rows, where Ray knows them."""
+    found = getattr(value.schema(), "base_schema", None)
+    return found if isinstance(found, pa.Schema) else pa.schema([])
+
+
 def _encode(value: ray.data.Dataset, encoder: Encoder) -> dict[str, Any]:
-    leaf = tables.write_shards(stream(value), encoder, schema=_schema(value))
-    columns = value.columns() or []
-    return {**leaf, "type": "ray.data:Dataset", "metadata": tables.shape(sum(leaf["rows"]), columns)}
-
-
-def _schema(value: ray.data.Dataset) -> pa.Schema | None:
-    """For a dataset without rows."""
-    schema = value.schema(fetch_if_missing=False)
-    base = getattr(schema, "base_schema", None)
-    return base if isinstance(base, pa.Schema) else pa.schema([])
+    return {**write_shards(value, encoder), "type": "ray.data:Dataset"}
 
 
 def _decode(leaf: Mapping[str, Any], decoder: Decoder) -> ray.data.Dataset:

@@ -16,7 +16,7 @@ from michelangelo.errors import CodecError
 if TYPE_CHECKING:
     from michelangelo.uniflow.codecs.tree import Decoder, Encoder
 
-__all__ = ["Codec", "by_name", "by_type", "install", "install_structure", "register_codec"]
+__all__ = ["Codec", "by_name", "by_type", "install", "install_first", "install_structure", "register_codec"]
 
 _T = TypeVar("_T")
 
@@ -67,6 +67,7 @@ _FAMILY_OF_CODEC: Final = {
     "datasets": "hugging_face",
     "datasets-dict": "hugging_face",
     "image": "images",
+    "io": "io_registry",
     "polars": "polars_frames",
     "polars-series": "polars_frames",
     "ray-dataset": "ray_datasets",
@@ -76,6 +77,7 @@ _FAMILY_OF_CODEC: Final = {
     "xgboost": "boosters",
     "xgboost-booster": "boosters",
     "pydantic": "models",
+    "dataset-variable": "dataset_variable",
     "file": "files",
     "directory": "files",
     "pickle": "pickled",
@@ -96,6 +98,7 @@ class Codec:
 _names: dict[str, Codec] = {}
 _exact: dict[type, Codec] = {}
 _bases: dict[type, Codec] = {}
+_first: list[Callable[[type], Codec | None]] = []
 _structures: list[Callable[[type], Codec | None]] = []
 _families_loaded: set[str] = set()
 _custom: set[str] = set()
@@ -112,6 +115,12 @@ def install_structure(recognise: Callable[[type], Codec | None], *codecs: Codec)
     """Enter codecs for classes that `recognise` tells by their structure, whatever they are called."""
     _structures.append(recognise)
     _names.update({codec.name: codec for codec in codecs})
+
+
+def install_first(recognise: Callable[[type], Codec | None], codec: Codec) -> None:
+    """Enter a codec that goes before all others, for classes that `recognise` tells."""
+    _first.append(recognise)
+    _names[codec.name] = codec
 
 
 def register_codec(
@@ -142,6 +151,11 @@ def register_codec(
 
 def by_type(kind: type) -> Codec | None:
     """The codec for values of this class, if any: its own, else one of the nearest base that takes subclasses."""
+    if kind.__module__ == "_io":
+        _load_family("io_registry")
+    for recognise in _first:
+        if (codec := recognise(kind)) is not None:
+            return codec
     codec = _exact.get(kind)
     if codec is not None:
         return codec

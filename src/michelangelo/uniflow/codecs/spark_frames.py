@@ -45,31 +45,27 @@ def write_shards(value: pyspark.sql.DataFrame, encoder: Encoder) -> dict[str, An
         "sizes": [blob["size"] for blob in blobs],
         "rows": rows,
         "size": sum(blob["size"] for blob in blobs),
+        "metadata": tables.shape(sum(rows), value.columns),
     }
 
 
 def read(leaf: Mapping[str, Any], decoder: Decoder) -> pyspark.sql.DataFrame:
     """The table in a leaf's shards. Spark reads its files when it needs them: they stay as long as the attempt."""
     session = pyspark.sql.SparkSession.getActiveSession() or pyspark.sql.SparkSession.builder.getOrCreate()
-    owner = _Owner()
-    folder = scratch.new_folder(owner)
+    kept = scratch.Folder()
+    folder = kept.path
     for number, digest in enumerate(leaf["blobs"]):
         content.copy(decoder.blobs, digest, os.path.join(folder, f"part-{number:05d}.parquet"))
     try:
         frame = session.read.parquet("file://" + folder)
     except pyspark.errors.PySparkException as error:
         raise CodecError(f"Spark cannot read this table: {error}") from error
-    frame._uniflow_folder = owner  # type: ignore[attr-defined]  # the folder is to go with the table, not before
+    frame._uniflow_folder = kept  # type: ignore[attr-defined]  # the folder is to go with the table, not before
     return frame
 
 
-class _Owner:
-    """With this object the folder of a table goes, where there is no attempt whose end takes it."""
-
-
 def _encode(value: pyspark.sql.DataFrame, encoder: Encoder) -> dict[str, Any]:
-    leaf = write_shards(value, encoder)
-    return {**leaf, "type": "pyspark.sql:DataFrame", "metadata": tables.shape(sum(leaf["rows"]), value.columns)}
+    return {**write_shards(value, encoder), "type": "pyspark.sql:DataFrame"}
 
 
 install(Codec("spark", _encode, read, is_data=True), pyspark.sql.DataFrame, subclasses=True)

@@ -112,7 +112,8 @@ def check_schema(schema: pa.Schema) -> None:
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(parts).combine_chunks()
+    # Batches of some libraries differ in what they could not know: the type of a column of which they saw nulls only.
+    return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
 
 
 def _widths(schema: pa.Schema) -> tuple[int, list[str | int]]:

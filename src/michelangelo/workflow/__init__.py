@@ -1,0 +1,1 @@
+"""What workflows are made of beside tasks, under the import paths of the upstream project. It holds no logic."""
