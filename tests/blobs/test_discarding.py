@@ -6,6 +6,7 @@ discards what is old and was not named. Nothing that is named may ever be missin
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import subprocess
@@ -46,7 +47,7 @@ class Turns:
             try:
                 self.pause()
                 function()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the test shows it
                 self.failures.append(error)
             finally:
                 with self._changed:
@@ -81,7 +82,7 @@ class Turns:
         return True
 
     def finish(self) -> None:
-        while any([self.step(name) for name in self._threads]):
+        while any([self.step(name) for name in self._threads]):  # noqa: C419 - a step of each
             pass
         for thread in self._threads.values():
             thread.join(30)
@@ -182,10 +183,10 @@ def test_local_blob_that_is_named_is_never_lost_in_any_order_of_calls(
 
         return call
 
-    monkeypatch.setattr(local.os, "link", step("link"))
-    monkeypatch.setattr(local.os, "utime", step("utime"))
+    monkeypatch.setattr(os, "link", step("link"))
+    monkeypatch.setattr(os, "utime", step("utime"))
     monkeypatch.setattr(local, "_is_at", step("is_at"))
-    monkeypatch.setattr(local.fcntl, "flock", real.try_flock(lambda: current.pause()))
+    monkeypatch.setattr(fcntl, "flock", real.try_flock(lambda: current.pause()))
     store = LocalBlobStore(tmp_path / "blobs")
     ways: dict[str, Callable[[], bool]] = {
         "put": lambda: bool(store.put(DATA)),
@@ -204,8 +205,6 @@ class _System:
     """The calls as they are."""
 
     def __init__(self) -> None:
-        import fcntl
-
         self.link, self.utime, self.is_at, self._flock = os.link, os.utime, local._is_at, fcntl.flock
         self._again = fcntl.LOCK_NB
 
@@ -259,7 +258,9 @@ def test_blobs_survive_collectors_in_other_processes(tmp_path: Path) -> None:
     names.mkdir()
     url = str(tmp_path / "blobs")
     collectors = [
-        subprocess.Popen([sys.executable, "-c", _COLLECTOR, url, names, "0.25", until], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", _COLLECTOR, url, names, "0.25", until], stdout=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     writer = subprocess.run(

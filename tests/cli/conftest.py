@@ -77,7 +77,14 @@ def server(platform: Platform) -> Iterator[HttpServer]:
     chosen = settings.load()
     token = auth.ensure_token(chosen.token)
     authenticator = auth.Authenticator(token, auth.RunTokens(auth.ensure_key(chosen.run_key)))
-    made = HttpServer(AppParts(platform.api, authenticator, blobs=platform.blobs, logs=platform.logs))
+    parts = AppParts(
+        platform.api,
+        authenticator,
+        blobs=platform.blobs,
+        logs=platform.logs,
+        collect=lambda age, dry: platform.collector.collect(age_seconds=age, dry_run=dry).to_json(),
+    )
+    made = HttpServer(parts)
     made.start()
     document = kubeconfig.document(server=made.url, token=token, namespace="demo")
     kubeconfig.write(chosen.kubeconfig, document)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import urllib3
 
+from michelangelo import errors
 from michelangelo.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class _Download(io.RawIOBase):
         try:
             data = self._response.read(len(view))
         except urllib3.exceptions.HTTPError as e:
-            raise self._transport.unavailable(e) from e
+            said = self._transport.unavailable(e).message
+            raise errors.UnavailableError(
+                f"{said}; if that happens again, what is being read is damaged, and the server's log names it"
+            ) from e
         view[: len(data)] = data
         return len(data)
 
