@@ -47,6 +47,7 @@ KIND_VERBS: Final[Mapping[str, Mapping[str, Verb]]] = {
         "apply": Verb("pipeline_apply:apply", "Register a pipeline: its source, schema and revision"),
         "run": Verb("pipeline_run_verb:run", "Start a run of a registered pipeline"),
         "dev-run": Verb("pipeline_dev_run:dev_run", "Start a run of a workflow file, without registering it"),
+        "graph": Verb("pipeline_graph:graph", "Draw the graph of a workflow, a pipeline or a run"),
     },
     "PipelineRun": {
         "kill": Verb("pipeline_run_kill:kill", "End a run"),

@@ -13,6 +13,7 @@ from typing import Any
 from michelangelo import errors
 from michelangelo.app import environments, settings
 from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.cli import workflow_graph
 from michelangelo.cli.connection import Connection
 from michelangelo.uniflow import parameters, source, source_tree
 from michelangelo.uniflow.source_tree import GitState
@@ -48,6 +49,7 @@ class WorkflowSource:
             "sourceDigest": self.digest,
             "parameters": self.schema,
             **({"environments": self.environments} if self.environments else {}),
+            **({"graph": drawn} if (drawn := workflow_graph.of_workflow(self.workflow)) else {}),
         }
 
     def commit(self) -> dict[str, str]:

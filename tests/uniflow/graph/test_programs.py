@@ -117,7 +117,7 @@ def check_data(found: Run, source: str) -> None:
 
 
 def check_order(found: Run, source: str) -> None:
-    """From each step to the next there is a way along edges through nodes that need not begin any: a map of nothing, a wait that has ended."""
+    """From each step to the next there is a way along edges, through nodes that need not begin any: an empty map."""
     following: dict[str, list[tuple[str, str]]] = {}
     for edge in found.graph.edges:
         following.setdefault(edge.source, []).append((edge.target, edge.kind))

@@ -110,6 +110,8 @@ class PipelineManifest(Document):
     """Locked requirements of the tasks, by the digest of the requirements; every run uses these versions."""
     parameters: FreeForm | None = None
     """JSON Schema of the workflow's parameters, made from the function's signature."""
+    graph: FreeForm | None = None
+    """The workflow's graph, read from its code: nodes with their places in the source, and edges."""
 
 
 class PipelineSpec(Document):

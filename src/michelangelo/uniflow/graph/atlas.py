@@ -90,8 +90,10 @@ class Atlas:
     def _callees(self, chain: list[Call], index: int, frame: Frame) -> Iterator[Frame]:
         for site in self._sites(frame, chain, index):
             yield from site.into
+        line = _line(frame, chain, index)
         for call in chain[index + 1 :]:
-            yield from frame.into.get(call.qualname, ())
+            places = frame.into.get(call.qualname, ())
+            yield from (callee for _, callee in sorted(places, key=lambda one: abs(one[0] - line)))
         # A closure that was handed on: of one of the functions that are being called.
         around: Frame | None = frame
         while around is not None:
@@ -106,12 +108,7 @@ class Atlas:
         found = frame.sites.get((call.tag, call.line, call.column), [])
         if len(found) < 2 or not call.tag or frame.code is None:
             return found
-        line = 0
-        for one in chain[index::-1]:
-            line += one.line
-            if not one.tag:
-                break
-        line += frame.code.first_line
+        line = _line(frame, chain, index)
         nearest = min(abs(site.line - line) for site in found)
         return [site for site in found if abs(site.line - line) == nearest]
 
@@ -157,6 +154,16 @@ class Atlas:
                 last = frame.group
             frame = frame.caller
         return last
+
+
+def _line(frame: Frame, chain: list[Call], index: int) -> int:
+    """The line in the file of a call in `frame`. A comprehension's lines count from its own first one."""
+    line = frame.code.first_line if frame.code else 1
+    for one in chain[index::-1]:
+        line += one.line
+        if not one.tag:
+            break
+    return line
 
 
 def calls(step: str) -> list[Call]:

@@ -30,6 +30,7 @@ __all__ = ["Calls"]
 _PRIMITIVES: Final = {"sleep": "timer", "wait_for_signal": "signal", "now": "value", "wait": "value"} | {
     "as_completed": "value",
     "run_pipeline": "pipeline",
+    "submit_pipeline": "pipeline",
 }
 _READING: Final = frozenset(
     {"result", "exception", "done", "get", "keys", "values", "items", "copy", "load"}
@@ -263,8 +264,10 @@ class Calls(Following):
     def _primitive(self, node: ast.Call, name: str, args: Arguments) -> Value:
         shown = "wait" if name == "as_completed" else name
         first = node.args[0] if node.args else None
-        if name in ("wait_for_signal", "run_pipeline"):
-            named = first or next((k.value for k in node.keywords if k.arg in ("name", "pipeline_name")), None)
+        if name in ("wait_for_signal", "run_pipeline", "submit_pipeline"):
+            named = first or next(
+                (k.value for k in node.keywords if k.arg in ("name", "pipeline", "pipeline_name")), None
+            )
             if isinstance(named, ast.Constant) and isinstance(named.value, str):
                 shown = named.value
         made = self._leaf(node, _PRIMITIVES[name], shown)

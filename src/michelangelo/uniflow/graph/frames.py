@@ -64,8 +64,8 @@ class Frame:
     """Names that are declared nonlocal or global."""
     sites: dict[Position, list[Site]] = field(default_factory=dict)
     site_of: dict[int, Site] = field(default_factory=dict)
-    into: dict[str, list[Frame]] = field(default_factory=dict)
-    """Frames that are called from here, by qualified name."""
+    into: dict[str, list[tuple[int, Frame]]] = field(default_factory=dict)
+    """Frames that are called from here, with the line, by qualified name."""
     loose: set[str] = field(default_factory=set)
     """Nodes of steps that may begin at other places than their own."""
     comprehensions: list[ast.expr] = field(default_factory=list)
@@ -100,8 +100,8 @@ class Frame:
         if frame not in site.into:
             site.into.append(frame)
         known = self.into.setdefault(frame.qualname, [])
-        if frame not in known:
-            known.append(frame)
+        if (node.lineno, frame) not in known:
+            known.append((node.lineno, frame))
 
     def caller_of(self, code: Code) -> Frame | None:
         """The innermost frame of `code` among this one and its callers."""
