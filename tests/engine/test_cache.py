@@ -328,7 +328,7 @@ def test_later_driver_of_a_run_takes_over_its_own_claims(site: Site, square_key:
     assert (executor.started, claimed(site)) == (["square"], [])
 
 
-@uniflow.task(cache_enabled=True, retry_attempts=2)
+@uniflow.task(cache_enabled=True, retries=uniflow.Retry(attempts=2, backoff_seconds=0.001))
 def flaky(number: int) -> int:
     attempts.append(number)
     if len(attempts) < 3:

@@ -15,9 +15,8 @@ from michelangelo.engine.cache import Hit, Miss
 from michelangelo.engine.cache_explanation import Neighbours
 from michelangelo.engine.cache_key import CacheKey
 from michelangelo.engine.journal import EntryState
-from michelangelo.engine.loop import Loop
 from michelangelo.engine.recorder import Recorder
-from michelangelo.engine.single_flight import SingleFlight
+from michelangelo.engine.single_flight import Clockwork, SingleFlight
 from michelangelo.engine.steps import Step
 from michelangelo.engine.surroundings import Guard, Surroundings
 
@@ -28,7 +27,13 @@ class Caching:
     """Used on the engine's thread."""
 
     def __init__(
-        self, around: Surroundings, loop: Loop, recorder: Recorder, guard: Guard, *, enqueue: Callable[[Step], None]
+        self,
+        around: Surroundings,
+        loop: Clockwork,
+        recorder: Recorder,
+        guard: Guard,
+        *,
+        enqueue: Callable[[Step], None],
     ) -> None:
         """`enqueue` is called for a step that waited for another one's output and did not get it."""
         self._run = around.run
@@ -56,6 +61,9 @@ class Caching:
         if self._flight.computes(step):
             return True
         if not self._flight.enter(step):
+            run = self._flight.waits_for(step)
+            whom = f"run {run}" if run else "another step of this run"
+            self._recorder.waiting(step, f"waiting for {whom}, which computes the same")
             return False
         # Who computed it meanwhile has put it there before giving the claim back.
         if self._found(step, step.cache):

@@ -92,13 +92,11 @@ class SingleFlight:
             self._claims.give_back(key)
             self._try_again(key)
 
-    def waiting(self) -> dict[str, str]:
-        """The steps that are parked, by identity, each with the run that computes; empty: it is this one."""
-        return {
-            step.id: run_of(parked.claim) if parked.claim else ""
-            for parked in self._parked.values()
-            for step in parked.steps
-        }
+    def waits_for(self, step: Step) -> str:
+        """The run that computes what a parked step waits for; empty: it is this one."""
+        assert step.cache is not None
+        parked = self._parked.get(step.cache.digest)
+        return run_of(parked.claim) if parked is not None and parked.claim is not None else ""
 
     def stop(self, *, give_back: bool) -> None:
         """Nobody is woken any more. With `give_back`, others may compute what this run has begun."""
