@@ -67,7 +67,8 @@ def score(number: int) -> dict[str, float]:
 
 @uniflow.task
 def picture() -> bytes:
-    return b"\\x89PNG\\r\\n\\x1a\\n" + b"\\0\\0\\0\\rIHDR" + (640).to_bytes(4, "big") + (480).to_bytes(4, "big") + bytes(9000)
+    size = (640).to_bytes(4, "big") + (480).to_bytes(4, "big")
+    return b"\\x89PNG\\r\\n\\x1a\\n" + b"\\0\\0\\0\\rIHDR" + size + bytes(9000)
 
 
 @uniflow.workflow
