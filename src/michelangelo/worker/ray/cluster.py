@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import ray as untyped_ray
 from ray import exceptions
-from ray.util import placement_group as placement_groups
+from ray import util as placement_groups
 from ray.util import scheduling_strategies
 
 from michelangelo import errors
