@@ -67,7 +67,7 @@ class DatasetVariable:
 
     @property
     def value(self) -> Any:
-        """The value. One that is not loaded yet: as Spark's in an active session, as Ray's where it runs, or pandas'."""
+        """The value; if not loaded yet, as Spark's in an active session, as Ray's where that runs, or pandas'."""
         if self._value is None:
             self._load(_running() or "pandas")
         return self._value
