@@ -203,6 +203,7 @@ class Agent:
             self._loop.listen(connection.fileno(), functools.partial(self._on_log, item))
         elif name["role"] == "messages" and item is not None and not item.is_condemned and not item.was_started:
             self._hand_over(item, connection)
+            self._watch_worker(item, int(name["pid"]))
         else:
             with contextlib.suppress(OSError):
                 connection.sendall(wire.frame({"op": "gone"}))
@@ -235,6 +236,18 @@ class Agent:
                 "source": self._packed(item),
             },
         )
+
+    def _watch_worker(self, item: Item, pid: int) -> None:
+        """What a worker has forked holds its connections, also Ray's, after its death: nobody else would notice it."""
+        if self._is_local and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                item.process_fd = os.pidfd_open(pid)
+                self._loop.listen(item.process_fd, functools.partial(self._on_worker_exit, item))
+
+    def _on_worker_exit(self, item: Item, _: int) -> None:
+        self._loop.forget(item.process_fd)
+        self._end_strays()
+        self._loop.after(_LOSS_SECONDS, functools.partial(self._finish, item))
 
     def _packed(self, item: Item) -> wire.Message | None:
         """The source of the task, in the blob store, for workers of a cluster that do not find the file."""
@@ -367,6 +380,7 @@ class Agent:
             self._loop.forget(item.channel.fileno())
         if item.log_socket is not None:
             self._loop.forget(item.log_socket.fileno())
+        self._loop.forget(item.process_fd)
         item.close()
         submitted = self._submitted.pop(item.id, None)
         if submitted is not None:
@@ -382,10 +396,12 @@ class Agent:
 
     def _end_strays(self) -> None:
         """End what ended workers of a local Ray have left: it has become our child."""
-        for pid in set(processes.children(os.getpid())) - self._own_children:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        while strays := set(processes.children(os.getpid())) - self._own_children:
+            # Once more: what one of them has started is ours only after its end.
+            for pid in strays:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
     # --- waiting for room ---------------------------------------------------------------------------------
 
@@ -413,12 +429,12 @@ def _is_channel(items: Mapping[str, Item], connection: socket.socket) -> bool:
     return any(item.channel is not None and item.channel.fileno() == connection.fileno() for item in items.values())
 
 
-def _read_name(line: bytes, token: str) -> dict[str, str]:
+def _read_name(line: bytes, token: str) -> dict[str, Any]:
     """Raises ValueError for whoever does not know the token."""
     name = json.loads(line)
     if not isinstance(name, dict) or not hmac.compare_digest(str(name.get("token", "")), token):
         raise ValueError("not one of our workers")
-    return {"id": str(name.get("id", "")), "role": str(name.get("role", ""))}
+    return {"id": str(name.get("id", "")), "role": str(name.get("role", "")), "pid": int(name.get("pid", 0))}
 
 
 def _first(channel: wire.Channel) -> list[tuple[wire.Message, tuple[int, ...]]]:

@@ -267,7 +267,9 @@ def _connect(host: str, port: int, token: str, attempt_id: str, role: str) -> so
         ) from e
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(json.dumps({"token": token, "id": attempt_id, "role": role}).encode() + b"\n")
+    connection.sendall(
+        json.dumps({"token": token, "id": attempt_id, "role": role, "pid": os.getpid()}).encode() + b"\n"
+    )
     return connection
 
 

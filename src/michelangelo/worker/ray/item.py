@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 
 from michelangelo.executors import logs, redaction, running, wire
@@ -26,6 +27,8 @@ class Item:
         self.channel: wire.Channel | None = None
         """To the worker, from when that has asked for the attempt until it has gone."""
         self.log_socket: socket.socket | None = None
+        self.process_fd = -1
+        """Of the worker's process, where that is below the agent."""
         self.was_started = False
         self.report: Outcome | None = None
         self.peak_bytes = 0
@@ -77,6 +80,9 @@ class Item:
                 pass
             self.log_socket.close()
         self.channel = self.log_socket = None
+        if self.process_fd >= 0:
+            os.close(self.process_fd)
+            self.process_fd = -1
         if self._log is not None:
             with contextlib.suppress(OSError):
                 self._log.close()
