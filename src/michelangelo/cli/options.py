@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
-_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "ms": 0.001}
 
 
 class _Duration(click.ParamType[float]):
@@ -31,9 +31,9 @@ class _Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         text = str(value)
-        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?(ms|s|m|h))+", text):
+        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?(ms|s|m|h|d))+", text):
             self.fail(f"{text!r} is no duration such as 30s, 5m or 1h30m", param, ctx)
-        return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h|$)", text))
+        return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h|d|$)", text))
 
 
 class _Pair(click.ParamType[tuple[str, str]]):

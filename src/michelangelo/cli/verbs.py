@@ -32,6 +32,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "edit": Verb("edit:edit", "Edit an object in your editor"),
     "logs": Verb("logs:logs", "Print what a run's tasks printed"),
     "artifact": Verb("artifact:artifact", "List, fetch and look into what tasks produced; free what nobody refers to"),
+    "cache": Verb("cache:cache", "Say why a step was computed or not; list and delete what is cached"),
     "wait": Verb("wait:wait", "Wait until objects are in a state"),
     "events": Verb("events:events", "Show what happened, oldest first"),
     "explain": Verb("explain:explain", "Describe the fields of a kind"),
