@@ -151,7 +151,7 @@ def check_order(found: Run, source: str) -> None:
 
 
 @hypothesis.given(chance=st.randoms(use_true_random=False), size=st.integers(1, 6))
-@hypothesis.settings(max_examples=60, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=40, suppress_health_check=list(hypothesis.HealthCheck))
 def test_every_step_of_a_random_workflow_has_its_node(
     executor: InProcessExecutor, chance: random.Random, size: int
 ) -> None:
@@ -159,6 +159,6 @@ def test_every_step_of_a_random_workflow_has_its_node(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(150))
 def test_every_step_of_a_large_random_workflow_has_its_node(executor: InProcessExecutor, seed: int) -> None:
     check(programs.generate(random.Random(seed), 14), executor)
