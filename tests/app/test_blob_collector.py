@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -15,14 +17,18 @@ from hypothesis import strategies as st
 from tests.blobs import s3_server
 
 from michelangelo import errors
+from michelangelo.apiserver import auth
 from michelangelo.app.blob_collector import CLAIM_SECONDS, MIN_AGE_SECONDS, BlobCollector, Collected, Schedule
 from michelangelo.app.platform import Platform, ensure_project
+from michelangelo.app.serve import Server
 from michelangelo.app.settings import Settings
 from michelangelo.blobs.blob_store import digest_of
 from michelangelo.blobs.local import LocalBlobStore
 from michelangelo.blobs.memory import MemoryBlobStore
 from michelangelo.blobs.remote import RemoteBlobStore
 from michelangelo.blobs.s3 import REFRESH_SECONDS
+from michelangelo.client import kubeconfig
+from michelangelo.client.transport import Transport
 from michelangelo.runtime import leases
 
 if TYPE_CHECKING:
@@ -287,3 +293,32 @@ def test_schedule_collects_on_the_leader_only_and_again_after_a_failure() -> Non
     schedule.stop()
     assert not leading
     Schedule(lambda: pytest.fail("never"), every_seconds=0, is_leading=lambda: True).stop()
+
+
+def test_server_collects_for_its_owner_and_not_for_a_run(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path / "home", port=0)
+    server = Server(home)
+    server.start()
+    endpoint = kubeconfig.load(home.kubeconfig)
+    owner = Transport(endpoint)
+    tokens = auth.RunTokens(auth.ensure_key(home.run_key))
+    token = tokens.issue(auth.RunScope("local", "run-1", "uid"), lifetime_seconds=60)
+    run = Transport(dataclasses.replace(endpoint, token=token))
+    try:
+        with Platform.open(home) as platform:
+            digest = put(platform, b"garbage")
+            assert json.loads(owner.send("POST", "/blobs/collect", query={"dryRun": "true"}))["blobs"] == 1
+            with pytest.raises(errors.ForbiddenError, match="cannot collect blobs"):
+                run.send("POST", "/blobs/collect")
+            for query, message in (({"olderThanSeconds": "soon"}, "number"), ({"olderThanSeconds": "5"}, "60 minutes")):
+                with pytest.raises(errors.BadRequestError, match=message):
+                    owner.send("POST", "/blobs/collect", query=query)
+            with pytest.raises(errors.MethodNotAllowedError):
+                owner.send("GET", "/blobs/collect")
+            assert platform.blobs.has(digest)
+            assert json.loads(owner.send("POST", "/blobs/collect"))["blobs"] == 1
+            assert not platform.blobs.has(digest)
+    finally:
+        owner.close()
+        run.close()
+        server.stop()

@@ -20,6 +20,7 @@ import pytest
 from tests.blobs.s3_server import S3
 
 from michelangelo.blobs import local
+from michelangelo.blobs import s3 as s3_module
 from michelangelo.blobs.blob_store import Collectable, digest_of
 from michelangelo.blobs.local import LocalBlobStore
 
@@ -284,10 +285,11 @@ def test_blobs_survive_collectors_in_other_processes(tmp_path: Path) -> None:
     assert all(one.returncode == 0 for one in collectors), outputs
 
 
-def test_discard_of_many_blobs_goes_in_batches(s3: S3) -> None:
+def test_discard_of_many_blobs_goes_in_batches(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "_BATCH", 5)
     bucket = s3.bucket()
     store = s3.store(bucket)
-    digests = [store.put(b"%d" % number).digest for number in range(102)]
+    digests = [store.put(b"%d" % number).digest for number in range(12)]
     for digest in digests:
         s3.age(bucket, digest, OLD)
     store.touch(digests[7])

@@ -257,3 +257,31 @@ def test_marker_of_a_dead_collector_runs_out(s3: S3) -> None:
     marker.last_modified = marker.last_modified.__class__.fromtimestamp(store.now() - 1000, marker.last_modified.tzinfo)
     store.remove_stale(store.now() - 3600)
     assert list(s3.keys(bucket)) == [f"some/prefix/{digest[7:9]}/{digest[9:]}"]
+
+
+def test_blobs_of_a_prefix_within_are_somebody_elses(s3: S3) -> None:
+    bucket = s3.bucket()
+    outer, inner = s3.store(bucket, ""), s3.store(bucket, "team/a")
+    own, other = outer.put(b"own"), inner.put(b"other")
+    assert list(outer.iterate()) == [own]
+    assert list(inner.iterate()) == [other]
+
+
+def test_stream_that_cannot_go_back_is_stored(s3: S3) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    store = s3.store()
+    assert store.get(store.put_file(Pipe(b"piped")).digest) == b"piped"
+
+
+def test_unfinished_uploads_of_killed_writers_are_removed(s3: S3) -> None:
+    store = s3.store()
+    key = store._key(digest_of(b"x"))
+    for name in (key, "some/prefix/not-a-blob"):
+        store._requests("create_multipart_upload", "an upload", Bucket=store._bucket, Key=name)
+    assert store.remove_stale(0) == 0
+    # The server dates all uploads to 2010.
+    assert store.remove_stale(store.now()) == 1, "the other is no blob's"
+    assert store.remove_stale(store.now()) == 0

@@ -47,7 +47,7 @@ _BATCH: Final = 100
 _SPOOL_BYTES: Final = 16 << 20
 _RESOLUTION_SECONDS: Final = 1.0
 """S3 cuts times to seconds."""
-_NAME: Final = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
+_NAME: Final = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})")
 _PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -86,6 +86,8 @@ class S3BlobStore:
             if isinstance(source, str | PathLike):
                 with open(source, "rb") as file:
                     return self._put_seekable(file)
+            if source.seekable():
+                return self._put_seekable(source)
             with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
                 while chunk := source.read(CHUNK_BYTES):
                     spool.write(chunk)
@@ -130,7 +132,7 @@ class S3BlobStore:
 
     def ages(self) -> Iterator[tuple[Blob, float]]:
         for entry, _ in self._list(""):
-            match = _NAME.search(entry["Key"])
+            match = self._blob_name(entry["Key"])
             if match is not None:
                 yield Blob(f"sha256:{match[1]}{match[2]}", int(entry["Size"])), entry["LastModified"].timestamp()
 
@@ -160,7 +162,7 @@ class S3BlobStore:
             "list_multipart_uploads", "unfinished uploads", Bucket=self._bucket, Prefix=self._prefix
         )
         for upload in answer.get("Uploads") or ():
-            if upload["Initiated"].timestamp() < untouched_since:
+            if self._blob_name(upload["Key"]) and upload["Initiated"].timestamp() < untouched_since:
                 Upload.abort(self._requests, self._bucket, upload["Key"], upload["UploadId"])
                 removed += 1
         return removed
@@ -263,6 +265,10 @@ class S3BlobStore:
             if not answer.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def _blob_name(self, key: str) -> re.Match[str] | None:
+        """Other keys are not ours: a prefix may lie within that of somebody else."""
+        return _NAME.fullmatch(key, len(self._prefix)) if key.startswith(self._prefix) else None
 
     def _key(self, digest: str) -> str:
         name = parse_digest(digest)
