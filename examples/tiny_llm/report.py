@@ -97,7 +97,7 @@ def verdict(gain: Gain) -> str:
         return f"On {on}, {gain.better} beats {gain.worse} by {amount}."
     if gain.high < 0:
         return f"On {on}, {gain.better} is worse than {gain.worse} by {amount}."
-    return f"On {on}, {gain.better} does not differ from {gain.worse} beyond chance: {gain.nats:+.3f}, {amount}."
+    return f"On {on}, {gain.better} does not differ from {gain.worse} beyond chance: by {amount}."
 
 
 def _metrics(story: Story, gains: list[Gain], verdicts: list[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from michelangelo import errors
@@ -155,6 +155,7 @@ def test_unigram_is_add_one_smoothing(example: types.SimpleNamespace, learnt: An
     assert text.perplexity == pytest.approx(math.exp(nats / len(ids)))
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), shift=st.floats(0.5, 3))
 def test_gain_holds_for_what_is_better_everywhere(example: types.SimpleNamespace, seed: int, shift: float) -> None:
     draw = random.Random(seed)
