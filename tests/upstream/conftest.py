@@ -53,10 +53,10 @@ class Workshop:
         self.started.append(process)
         return process
 
-    def run(self, *words: str, **variables: str) -> str:
+    def run(self, *words: str, seconds: float = 120.0, **variables: str) -> str:
         """The program's output; it has to succeed."""
         process = self.start(*words, **variables)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=seconds)
         assert process.returncode == 0, out + err
         return out
 

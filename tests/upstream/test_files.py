@@ -91,3 +91,13 @@ def test_own_types_travel_by_their_own_readers_and_writers(workshop: Workshop) -
 def test_wrong_words_of_the_command_line_are_named(workshop: Workshop, words: list[str], said: str) -> None:
     assert said in workshop.fail("dates.py", *words)
     assert not (workshop.home / "michelangelo.db").exists()
+
+
+@pytest.mark.slow
+def test_dataset_goes_from_ray_to_spark_and_back(workshop: Workshop) -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("pyspark")
+    out = workshop.run("housing.py", RAY_AUTH_MODE="disabled", seconds=300)
+    assert out.strip().splitlines()[-1] == "(442, True)"
+    executors = {one["spec"]["task"]: one["status"]["details"]["executor"] for one in workshop.objects("TaskRun")}
+    assert executors["feature_prep"] == executors["train_linear"] == "ray"

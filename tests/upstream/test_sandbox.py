@@ -19,7 +19,6 @@ from michelangelo.runtime import processes
 from michelangelo.runtime.processes import Identity
 
 if TYPE_CHECKING:
-
     from tests.upstream.conftest import Workshop
 
 

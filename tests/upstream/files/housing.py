@@ -58,7 +58,8 @@ def train(prepared: Prepared, params: dict) -> Trained:
     prepared.train.load_ray_dataset()
     prepared.validation.load_ray_dataset()
     data, check = prepared.train.value.to_pandas(), prepared.validation.value.to_pandas()
-    assert str(data["BMI"].dtype) == "float32"
+    assert str(data["BMI"].dtype).startswith("float"), data.dtypes
+    data, check = data.astype("float32"), check.astype("float32")
     inputs, target = data.drop(columns=[params["target"]]), data[params["target"]]
     weights, *_ = np.linalg.lstsq(np.c_[inputs, np.ones(len(inputs))], target, rcond=None)
     inputs, target = check.drop(columns=[params["target"]]), check[params["target"]]
