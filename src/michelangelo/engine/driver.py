@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, cache_variables, childresults, failures, replay, steps
+from michelangelo.engine import arguments, cache_variables, childresults, failures, repair, replay, steps
 from michelangelo.engine.cache_key import Recipe
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
@@ -75,7 +75,7 @@ class Driver:
         self._crash: errors.MichelangeloError | None = None
         self._is_over = False
         self._loop = Loop(f"engine {around.run}", self._loop_ended)
-        self._scheduler = Scheduler(around, self._loop, self._notify)
+        self._scheduler = Scheduler(around, self._loop, self._notify, lambda: list(self._steps.values()))
 
     # --- the life of the run ---
 
@@ -88,7 +88,8 @@ class Driver:
         self._thread = threading.get_ident()
         self._nodes.enter(workflow)
         entries = self._around.journal.load()
-        self._history = History(entries, accept_code=self._accept_code)
+        called = [entry for entry in entries if not repair.is_repair(entry)]
+        self._history = History(called, accept_code=self._accept_code)
         self._scheduler.restore(entries, self._history.completions)
         self._loop.start()
         runner.enter_run(self)

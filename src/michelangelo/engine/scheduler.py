@@ -8,7 +8,7 @@ failed attempt is in steps.py. What the workflow may see of it all is the driver
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -21,6 +21,7 @@ from michelangelo.engine.dispatcher import Dispatcher
 from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.engine.loop import Loop, Timer
 from michelangelo.engine.recorder import Recorder
+from michelangelo.engine.repair import Repairs
 from michelangelo.engine.steps import Step, Verdict
 from michelangelo.engine.surroundings import Surroundings
 from michelangelo.engine.taskruns import DECISION, task_run_name
@@ -45,8 +46,15 @@ class Stop(Enum):
 class Scheduler:
     """Used on the engine's thread, but for the three properties and `close`."""
 
-    def __init__(self, around: Surroundings, loop: Loop, notify: Callable[[], None]) -> None:
-        """`notify` is called after each change that a waiting workflow may be waiting for."""
+    def __init__(
+        self,
+        around: Surroundings,
+        loop: Loop,
+        notify: Callable[[], None],
+        steps: Callable[[], Collection[Step]],
+    ) -> None:
+        """`notify` is called after each change that a waiting workflow may be waiting for; `steps` gives all steps that
+        the workflow has come to."""
         self.stopped: Stop | None = None
         self.failure: errors.MichelangeloError | None = None
         """Why the run cannot go on, when it is not the workflow's own doing."""
@@ -60,6 +68,7 @@ class Scheduler:
         )
         self._waits = Waits(around, loop, self._recorder, self._guarded)
         self._children = Children(around.children, loop, self._recorder, self._guarded)
+        self._repairs = Repairs(around, steps)
         self._delays: dict[str, Timer] = {}
 
     @property
@@ -71,6 +80,7 @@ class Scheduler:
         """Take over where the journal ends; before the loop starts."""
         self._recorder.completions = completions
         self._waits.restore(entries)
+        self._repairs.restore(entries)
         for observer in self._around.observers:
             observer.restored(entries)
 
@@ -231,6 +241,11 @@ class Scheduler:
                 cut = Verdict(EntryState.KILLED, final=False, error=verdict.error)
                 self._recorder.end(step, cut, details=details)
             raise errors.StoreUnavailableError(f"task {step.task}: {(error or {}).get('message')}")
+        again = self._repairs.of(step, error)
+        if again is not None:
+            self._recorder.end(step, Verdict(EntryState.KILLED, final=False, error=verdict.error), details=details)
+            self._after(again, step)
+            return
         self._recorder.end(step, verdict, output=output, details=details)
         if verdict.state is EntryState.UNKNOWN:
             self._ask(step)
@@ -238,6 +253,16 @@ class Scheduler:
             self._enqueue_later(step, verdict.delay_seconds)
         else:
             self._caching.ended(step, verdict.state, output)
+
+    def _after(self, again: Step, consumer: Step) -> None:
+        """Have `consumer` go on when the data that it needs was made again."""
+        if again.final is not None:
+            self._enqueue(consumer)
+            return
+        consumer.blockers += 1
+        again.dependents.append(consumer)
+        if len(again.dependents) == 1:
+            self._enqueue(again)
 
     def _end_stopped(self, step: Step, outcome: Outcome, details: dict[str, Any]) -> None:
         """The end of an attempt after the run was stopped: what it did stands; what was cut short is killed for good,
