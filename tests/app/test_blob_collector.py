@@ -127,6 +127,29 @@ def test_whatever_an_object_names_stays_wherever_it_stands(platform: Platform, t
         platform.client.delete("CachedOutput", "co-any", namespace="demo")
 
 
+def test_reference_that_moves_during_the_listing_is_seen(platform: Platform) -> None:
+    """From a TaskRun into a Pipeline, after the Pipelines were listed and before the TaskRuns are."""
+    digest = put(platform, b"moving")
+    spec = {"pipelineRun": "run-1", "step": "s", "attempt": 1, "type": "Task", "task": "t", "fingerprint": "f"}
+    leaf = {"$codec": "bytes", "blob": digest, "size": 6}
+    name, label = "run-1-0123456789ab-1", {"labels": {"michelangelo/pipeline-run": "run-1"}}
+    create(platform, "TaskRun", name, spec, status={"state": "Succeeded", "output": leaf}, metadata=label)
+    listed: list[str] = []
+
+    class Mover:
+        def list(self, kind: str, **selection: Any) -> Any:
+            listed.append(kind)
+            if kind == "TaskRun" and listed.count(kind) == 1:
+                assert "Pipeline" in listed
+                manifest = {"filePath": "flow.py", "uniflowFunction": "flow", "uniflowTar": digest}
+                create(platform, "Pipeline", "moved", {"manifest": manifest})
+                platform.client.delete("TaskRun", name, namespace="demo")
+            return platform.client.list(kind, **selection)
+
+    assert BlobCollector(Mover(), platform.blobs).collect().blobs == 0  # type: ignore[arg-type]  # it only lists
+    assert platform.blobs.has(digest)
+
+
 def test_cached_outputs_past_their_time_go_with_their_blobs(platform: Platform) -> None:
     names = {name: put(platform, name.encode()) for name in ("seconds", "days", "forever", "long")}
     cached(platform, "co-seconds", names["seconds"], ttlSeconds=60)

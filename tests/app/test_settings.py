@@ -33,7 +33,6 @@ def test_settings_come_from_the_environment_before_the_file(tmp_path: Path) -> N
         ("MA_TASK_SLOTS", "-1", "a whole number"),
         ("MA_TASK_MEMORY", "lots", "512Mi"),
         ("MA_STORAGE_URL", "bucket/prefix", "s3://bucket/prefix"),
-        ("MA_STORAGE_URL", "s3://me:hush@bucket", "without credentials"),
         ("MA_STORAGE_RETRY_SECONDS", "-1", "a whole number"),
         ("MA_COLLECT_HOURS", "daily", "a whole number"),
     ],

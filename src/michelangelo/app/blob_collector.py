@@ -11,8 +11,13 @@ cache or from an earlier run. So take a blob that an object names from the time 
   (Collectable.discard). If the touch was first, the blob was young when it came to deleting, and stays. If the deletion
   was first, the touch said so, and the writer wrote the blob again, or did its work again.
 
-That holds for a reference that moves from an object to another while the listing is between the two, for several
-collectors at once, and for one that dies in the middle. Any text of 64 hexadecimal digits in an object counts as a
+That holds for several collectors at once, and for one that dies in the middle. A run also passes on what its objects
+name already (a task's result as the argument of the next, or of a nested run) without touching it. Its objects stay for
+as long as it goes on, so one of the two is listed, unless the first is deleted after the copy, while the listing is
+between the two. Therefore, where there is something to delete, everything is listed a second time: what was copied
+during the first listing stands there.
+
+Any text of 64 hexadecimal digits in an object counts as a
 reference, whatever the field: a kind that is made tomorrow is safe today. Ages are the store's own clock's.
 
 Beyond that, work is saved: what was written since the start of the oldest run that is still under way stays, so that a
@@ -119,9 +124,15 @@ class BlobCollector:
         named = self._named(without=expired)
         garbage = []
         for blob, age in store.ages():
-            if bytes.fromhex(blob.digest.removeprefix("sha256:")) not in named and age < until:
+            if age < until and not _is_named(blob, named):
                 garbage.append(blob)
             else:
+                done.kept_blobs += 1
+                done.kept_bytes += blob.size
+        if garbage:
+            named = self._named(without=expired)
+            for blob in [one for one in garbage if _is_named(one, named)]:
+                garbage.remove(blob)
                 done.kept_blobs += 1
                 done.kept_bytes += blob.size
         self._discard(store, garbage, until, done, dry_run=dry_run)
@@ -267,6 +278,10 @@ class Schedule:
                 logger.warning("blobs were not collected: %s", error)
             else:
                 logger.info("collected %d blobs of %d bytes, %d are kept", done.blobs, done.bytes, done.kept_blobs)
+
+
+def _is_named(blob: Blob, named: set[bytes]) -> bool:
+    return bytes.fromhex(blob.digest.removeprefix("sha256:")) in named
 
 
 def _moment(timestamp: str) -> float:

@@ -240,9 +240,9 @@ def _text(_place: str, text: str) -> str:
 def _storage_url(place: str, text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if not separator or not rest or not scheme.isalnum() or "?" in text or "@" in rest.partition("/")[0]:
-        # Its text is not shown: somebody may have put a password into it.
+        shown = place if "@" in text else f"{place}={text!r}"  # somebody may have put a password into it
         raise errors.SettingsError(
-            f"{place}: must be a URL such as s3://bucket/prefix or file:///folder, without credentials and options"
+            f"{shown}: must be a URL such as s3://bucket/prefix or file:///folder, without credentials and options"
         )
     return text
 
