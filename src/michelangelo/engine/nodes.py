@@ -43,5 +43,5 @@ def _read(workflow: Workflow[..., object]) -> graph.Atlas | None:
         module = ""
     try:
         return graph.read(code.co_filename, code.co_qualname, module=module, line=code.co_firstlineno).atlas
-    except errors.SourceError:
+    except (errors.SourceError, RecursionError):
         return None

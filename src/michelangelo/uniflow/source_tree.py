@@ -17,7 +17,7 @@ from typing import Final
 
 from michelangelo.blobs.blob_store import Blob, BlobStore
 from michelangelo.errors import SourceError
-from michelangelo.uniflow import archive, references, source, source_patterns
+from michelangelo.uniflow import archive, references, source, source_patterns, syntax
 
 __all__ = ["MAX_SOURCE_BYTES", "GitState", "SourceTree", "find_source", "git_state", "pack_source", "unpack_source"]
 
@@ -106,15 +106,7 @@ def git_state(tree: SourceTree) -> GitState | None:
 
 
 def _imported_files(root: str, name: str) -> Iterator[str]:
-    path = os.path.join(root, name)
-    try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read(), path)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise SourceError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}\n    {line}") from error
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
+    _, tree = syntax.parse(os.path.join(root, name))
     package = os.path.dirname(name).replace("/", ".")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from michelangelo.errors import SourceError
-from michelangelo.uniflow import references
+from michelangelo.uniflow import references, syntax
 
 __all__ = ["Code", "FunctionNode", "Module", "Sources", "canonical", "import_base", "import_root"]
 
@@ -142,16 +141,8 @@ def import_base(module: Module, node: ast.ImportFrom) -> str:
 
 
 def _parse(path: str, name: str, file: str) -> Module:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read()
-        text = data.decode("utf-8-sig", errors="replace")
-        return Module(name, path, file, ast.parse(data, path), text.split("\n"))
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise SourceError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}\n    {line}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
+    text, tree = syntax.parse(path)
+    return Module(name, path, file, tree, text.split("\n"))
 
 
 def _module_name(file: str) -> str:
