@@ -85,7 +85,7 @@ def serving(desk: Desk) -> Iterator[Client]:
 
 def locks(manifest: dict[str, Any]) -> set[str]:
     """The packages that are locked, our own needs left out."""
-    found = [line.partition(" ")[0] for one in manifest["environments"].values() for line in one["lock"].splitlines()]
+    found = [package for one in manifest["environments"].values() for package in one["packages"]]
     return {line for line in found if not line.startswith("orjson")}
 
 

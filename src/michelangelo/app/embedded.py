@@ -68,7 +68,7 @@ class EmbeddedRun:
     def create(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prepared:
         """Make the PipelineRun. Raises CodecError, SourceError, RequirementsError, ApiError."""
         tree = self._source()
-        locks = environments.locked(self._workflow, tree, self._settings)
+        locks = environments.locked(self._workflow, tree, self._settings, self._platform.blobs.put)
         encoded = codecs.encode_arguments(args, dict(kwargs), self._platform.blobs)
         manifest = {**self._manifest(tree), **({"environments": locks} if locks else {})}
         platform.ensure_project(self._platform.client, self._project)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from michelangelo.app.settings import Settings
+from michelangelo.blobs.blob_store import Blob
 from michelangelo.engine.environments import lock_name
 from michelangelo.uniflow.source_tree import SourceTree
 from michelangelo.uniflow.task import Task
@@ -21,25 +22,32 @@ from michelangelo.uniflow.workflow import Workflow
 if TYPE_CHECKING:
     from michelangelo.executors.environments import Environments, KeptEnvironment
 
-__all__ = ["kept", "locked", "prune", "requirements_of"]
+__all__ = ["Put", "kept", "locked", "prune", "requirements_of"]
+
+Put = Callable[[bytes], Blob]
 
 
 def locked(
-    workflow: Workflow[..., Any], tree: SourceTree, settings: Settings, *, upgrade: bool = False
+    workflow: Workflow[..., Any], tree: SourceTree, settings: Settings, put: Put, *, upgrade: bool = False
 ) -> dict[str, Any]:
-    """`manifest.environments`: `{name: {requirements, lock}}`; empty where no task has requirements. With `upgrade`,
-    newest versions rather than those that were chosen here before. Raises RequirementsError with the resolver's words.
-    """
+    """`manifest.environments`: `{name: {requirements, packages, lock}}`; empty where no task has requirements. `put`
+    stores a lock as a blob. With `upgrade`, newest versions rather than those that were chosen here before. Raises
+    RequirementsError with the resolver's words, before anything is stored."""
     wanted = requirements_of(workflow, tree)
     if not wanted:
         return {}
     settings.prepare_home()
     environments = importlib.import_module("michelangelo.executors.environments")
-    found: dict[str, Any] = {}
-    for requirements in wanted:
-        lock = environments.resolve(requirements, str(settings.environments), upgrade=upgrade)
-        found[lock_name(requirements)] = {"requirements": list(requirements), "lock": "\n".join(lock)}
-    return found
+    folder = str(settings.environments)
+    locks = {requirements: environments.resolve(requirements, folder, upgrade=upgrade) for requirements in wanted}
+    return {
+        lock_name(requirements): {
+            "requirements": list(requirements),
+            "packages": [line.partition(" ")[0] for line in lock],
+            "lock": put("\n".join(lock).encode()).digest,
+        }
+        for requirements, lock in locks.items()
+    }
 
 
 def kept(settings: Settings) -> list[KeptEnvironment]:

@@ -30,10 +30,11 @@ class WorkflowSource:
     file: str
     """Relative to the root of the packed files."""
     digest: str
-    data: bytes
+    blobs: MemoryBlobStore
+    """What is to be uploaded: the packed source, and the locks of requirements."""
     git: GitState | None
     environments: dict[str, Any]
-    """The locks of its tasks' requirements."""
+    """`manifest.environments`."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -57,7 +58,8 @@ class WorkflowSource:
         return {"gitRef": self.git.commit, "branch": self.git.branch} if self.git else {}
 
     def upload(self, link: Connection) -> None:
-        link.content.put_blob(self.digest, self.data)
+        for blob in self.blobs.iterate():
+            link.content.put_blob(blob.digest, self.blobs.get(blob.digest))
 
 
 def read(path: str, function: str = "", *, module: str = "", upgrade: bool = False) -> WorkflowSource:
@@ -70,9 +72,8 @@ def read(path: str, function: str = "", *, module: str = "", upgrade: bool = Fal
     tree = source_tree.find_source(path, loaded.__name__)
     staging = MemoryBlobStore()
     blob = source_tree.pack_source(tree, staging)
-    locks = environments.locked(workflow, tree, settings.load(), upgrade=upgrade)
-    data = staging.get(blob.digest)
-    return WorkflowSource(workflow, tree.main, blob.digest, data, source_tree.git_state(tree), locks)
+    locks = environments.locked(workflow, tree, settings.load(), staging.put, upgrade=upgrade)
+    return WorkflowSource(workflow, tree.main, blob.digest, staging, source_tree.git_state(tree), locks)
 
 
 def actor() -> dict[str, str]:

@@ -181,7 +181,7 @@ def _surroundings(client: Client, run: Object, means: Means, lease: leases.Lease
         signals=signals.watch_signals(client, namespace, _name(run)),
         children=ChildRuns(client, run, means.child_host),
         secrets=SecretReader(client, namespace),
-        environments=environments.of_run(run, means.folder),
+        environments=environments.of_run(run, means.blobs, means.folder),
         earlier=means.earlier,
         log_folder=means.log_folder,
         observers=(summary, *means.observers),

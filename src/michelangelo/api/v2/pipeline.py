@@ -79,8 +79,10 @@ class LockedEnvironment(Document):
 
     requirements: list[str] | None = None
     """Lines as the tasks have them."""
-    lock: str | None = None
-    """Lines of a requirements file: every package with its version and the hashes of its files."""
+    packages: list[str] | None = None
+    """Every package with its version, such as tabulate==0.9.0."""
+    lock: Annotated[str, Field(max_length=256)] | None = None
+    """Digest of the blob that holds the lock: the packages with the hashes of their files."""
 
 
 class PipelineManifest(Document):
