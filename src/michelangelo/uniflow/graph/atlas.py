@@ -21,7 +21,7 @@ _CALL: Final = re.compile(r"(.+?)@(-?\d+):(\d+)(?:#\d+/?|>|$)")
 _MAX_PATHS: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call:
     """One frame of a chain."""
 

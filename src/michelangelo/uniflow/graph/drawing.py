@@ -27,7 +27,7 @@ Frontier: TypeAlias = dict[str, tuple[str, str]]
 """The nodes that control may come from, each with the kind and the label of the edge that leaves it."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Sketch:
     """A node in the making; its name is written out when the graph is done."""
 

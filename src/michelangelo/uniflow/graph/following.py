@@ -33,8 +33,13 @@ class Following(Expressions):
             return self._recurse(node, around, args)
         frame = self._frame(node, target, kind)
         if frame.group in self.drawing.sketches and frame is self.world.shared.get(code):
-            self._bind(frame, target, args)
             self.drawing.connect(frame.group)
+            before = self.world.changes
+            self._bind(frame, target, args)
+            if self.world.changes != before:
+                frame.env = dict(frame.ever)
+                self.drawing.frontier = self.drawing.leave(frame.group, "")
+                self.world.evaluate(self.world, frame, "")
             self.drawing.frontier = self.drawing.merge([*frame.returns, self.drawing.leave(frame.group, "")])
             return frame.returned
         frame.caller = self.frame

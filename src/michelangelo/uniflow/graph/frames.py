@@ -30,7 +30,7 @@ Position: TypeAlias = tuple[str, int, int]
 _INLINED: Final = {ast.ListComp: "<listcomp>", ast.SetComp: "<setcomp>", ast.DictComp: "<dictcomp>"}
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Site:
     """A call in a frame: the nodes of steps that begin there, and the frames that it leads into."""
 
@@ -39,7 +39,7 @@ class Site:
     into: list[Frame] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Loop:
     """What leaves a loop early, while its body is read."""
 
@@ -47,7 +47,7 @@ class Loop:
     continues: list[tuple[Frontier, Environment]] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Frame:
     """One function, called in one way; the frame of a module has no code."""
 
@@ -121,7 +121,7 @@ class Frame:
         self.ever[name] = join(self.ever.get(name, NOTHING), value)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class World:
     """All that is shared while one graph is made."""
 

@@ -20,7 +20,7 @@ from michelangelo.uniflow.graph.values import UNKNOWN
 __all__ = ["Reading", "read", "workflows"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reading:
     """What was read: the graph, made when it is asked for, and the way from steps to its nodes."""
 

@@ -9,7 +9,7 @@ import ast
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from michelangelo.uniflow import references, syntax
@@ -21,7 +21,7 @@ _COMPREHENSION: Final = re.compile(r"\.<(?:listcomp|setcomp|dictcomp|genexpr)>")
 _LOCALS: Final = re.compile(r"(?:\.<locals>)+(?=(\.|$))")
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Code:
     """A function or lambda. `qualname` is that of its code object, but for comprehensions around it, which are
     functions of their own in some versions of Python."""
@@ -50,7 +50,7 @@ class Code:
         return [one.arg for one in (*self.node.args.posonlyargs, *self.node.args.args)]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Module:
     """A file of the user's. `name` is how it is imported below the root."""
 
@@ -59,7 +59,7 @@ class Module:
     file: str
     """Relative to the root, with `/`."""
     tree: ast.Module
-    lines: list[str] = field(repr=False)
+    lines: list[str]
 
     def text(self, node: ast.expr) -> str:
         """The source of an expression, on one line."""

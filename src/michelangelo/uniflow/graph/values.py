@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TaskTarget:
     """A task. `name` is what is shown of its steps."""
 
@@ -51,7 +51,7 @@ class TaskTarget:
         return f"1 {self.code.key} {self.name} {self.method}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkflowTarget:
     code: Code
 
@@ -60,7 +60,7 @@ class WorkflowTarget:
         return f"2 {self.code.key}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FunctionTarget:
     """A function, lambda or method of the user's; `definer` is the function's frame that its free names are of."""
 
@@ -73,7 +73,7 @@ class FunctionTarget:
         return f"3 {self.code.key}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ClassTarget:
     module: Module
     node: ast.ClassDef
@@ -83,7 +83,7 @@ class ClassTarget:
         return f"4 {self.module.file}:{self.node.lineno}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModuleTarget:
     """A module of the user's."""
 
@@ -94,7 +94,7 @@ class ModuleTarget:
         return f"5 {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ImportTarget:
     """`name` of the user's module `module`, which is read when it is needed."""
 
@@ -106,7 +106,7 @@ class ImportTarget:
         return f"6 {self.module}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Foreign:
     """Something that is not the user's: a dotted name."""
 
@@ -117,7 +117,7 @@ class Foreign:
         return f"7 {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bound:
     """functools.partial: the first arguments are in the cell, under 0, 1, … and by name."""
 
@@ -129,7 +129,7 @@ class Bound:
         return f"8 {self.target.order}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Part:
     """An object of a class of the user's."""
 
@@ -147,7 +147,7 @@ Target: TypeAlias = (
 _MAX_TARGETS: Final = 24
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Value:
     origins: frozenset[str] = frozenset()
     """Nodes whose output it is made of, apart from what is in its cells."""
