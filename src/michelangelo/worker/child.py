@@ -21,7 +21,7 @@ from michelangelo import errors
 from michelangelo.executors import wire
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 from michelangelo.uniflow import source
-from michelangelo.worker import failure, forksafety
+from michelangelo.worker import failure, forksafety, spark
 
 __all__ = ["adopt_orphans", "run", "set_environment"]
 
@@ -90,6 +90,12 @@ def _become_leader(parent: int) -> None:
 
 
 def _call(attempt: Attempt, call: Callable[[Attempt], Outcome]) -> Outcome:
+    if "spark" in attempt.config:
+        try:
+            folder = str(attempt.context.get("scratch", ""))
+            set_environment(spark.variables(attempt.config["spark"], os.environ, folder))
+        except errors.ExecutorError as e:
+            return Outcome(id=attempt.id, state=AttemptState.FAILED, error=failure.from_exception(e))
     # A class that the user's script defines belongs to `__main__` there; here that is the module of the same file.
     with contextlib.suppress(Exception):  # the call reports what is wrong with the file
         sys.modules["__main__"] = source.load_file(attempt.target.path, attempt.target.module)
