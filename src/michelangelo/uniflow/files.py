@@ -14,18 +14,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from typing import Any, BinaryIO, Protocol, Self, cast
+from typing import Any, BinaryIO, Self, cast
 
-from michelangelo.errors import StorageError
-from michelangelo.uniflow import archive, scratch
+from michelangelo.blobs.blob_store import BlobStore
+from michelangelo.errors import IntegrityError, StorageError
+from michelangelo.uniflow import archive, content, scratch
 
-__all__ = ["Blobs", "Directory", "File"]
-
-
-class Blobs(Protocol):
-    """The part of a blob store that reading needs."""
-
-    def open(self, digest: str) -> BinaryIO: ...
+__all__ = ["Directory", "File"]
 
 
 class _Content:
@@ -33,14 +28,14 @@ class _Content:
 
     def __init__(self, path: str | os.PathLike[str], *, name: str = "") -> None:
         self._path: str | None = os.path.abspath(path)
-        self._blobs: Blobs | None = None
+        self._blobs: BlobStore | None = None
         self._digest = ""
         self._size = -1
         self.name = name or os.path.basename(self._path)
         """The file name that copies get."""
 
     @classmethod
-    def of_blob(cls, name: str, digest: str, size: int, blobs: Blobs) -> Self:
+    def of_blob(cls, name: str, digest: str, size: int, blobs: BlobStore) -> Self:
         """Content that is in a blob store."""
         content = cls.__new__(cls)
         content._path, content._blobs, content._digest, content._size = None, blobs, digest, size
@@ -53,7 +48,12 @@ class _Content:
         as long as this object)."""
         if self._path is None:
             folder = scratch.new_folder(self)
-            self._path = self._unpack(os.path.join(folder, self.name))
+            try:
+                self._path = self._unpack(os.path.join(folder, self.name))
+            except IntegrityError:
+                assert self._blobs is not None
+                content.discard_damaged(self._blobs, [self._digest])
+                raise
         return self._path
 
     def __fspath__(self) -> str:

@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 
-
 def store_pandas(value: Any, encoder: Encoder) -> dict[str, Any]:
     frames = _family("frames")
     schema = _readable_by_spark(frames.arrow_schema(value), value)

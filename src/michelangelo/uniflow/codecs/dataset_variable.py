@@ -20,14 +20,14 @@ from typing import Any, Final, Self
 
 from michelangelo.blobs.blob_store import BlobStore
 from michelangelo.errors import CodecError, StorageError
-from michelangelo.uniflow import scratch
-from michelangelo.uniflow.codecs import content
+from michelangelo.uniflow import content, scratch
 from michelangelo.uniflow.codecs.registry import Codec, install
-from michelangelo.uniflow.codecs.tree import Decoder, Encoder
+from michelangelo.uniflow.codecs.tree import Decoder, Encoder, Unencodable
 
 __all__ = ["DatasetVariable"]
 
 _KINDS: Final = {"pandas": ("pandas", "DataFrame"), "ray": ("ray", "Dataset"), "spark": ("pyspark", "DataFrame")}
+_NO_VALUE: Final = "this DatasetVariable has no value; make it with DatasetVariable.create(value)"
 _FORMS: Final = "michelangelo.uniflow.codecs.dataset_forms"
 
 
@@ -74,7 +74,7 @@ class DatasetVariable:
 
     def save(self) -> None:
         """Write the value to the path. What goes to another task need not be saved before."""
-        self._save(_kind_of(self._value))
+        self._save("" if self._value is None else _kind_of(self._value))
 
     def save_pandas_dataframe(self) -> None:
         self._save("pandas")
@@ -103,7 +103,7 @@ class DatasetVariable:
 
     def _save(self, kind: str) -> None:
         if self._value is None:
-            raise ValueError("this DatasetVariable has no value to save; make it with DatasetVariable.create(value)")
+            raise ValueError(_NO_VALUE)
         if _kind_of(self._value) != kind:
             raise TypeError(f"the value is a {type(self._value).__name__}; save it with save_{_method(self._value)}()")
         if not self._is_saved and self._stored is None:
@@ -121,7 +121,7 @@ class DatasetVariable:
         elif self._is_saved:
             self._value = _form("open", kind)(self.path)
         else:
-            raise ValueError("this DatasetVariable has no value; make it with DatasetVariable.create(value)")
+            raise ValueError(_NO_VALUE)
         return self._value
 
     def _copy_to(self, folder: str) -> None:
@@ -138,6 +138,8 @@ def _encode(value: DatasetVariable, encoder: Encoder) -> dict[str, Any]:
     elif value._is_saved:
         leaf = _form("store", "files")(value.path, encoder)
     else:
+        if value._value is None:
+            raise Unencodable(_NO_VALUE)
         leaf = _form("store", _kind_of(value._value))(value._value, encoder)
     return {
         **leaf,

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from michelangelo.errors import CodecError
-from michelangelo.uniflow import references, scratch
-from michelangelo.uniflow.codecs import content, registry
+from michelangelo.uniflow import content, references, scratch
+from michelangelo.uniflow.codecs import registry
 from michelangelo.uniflow.codecs.tree import Decoder, Encoder, Unencodable
 
 __all__ = ["IO", "BytesIO", "IORegistry", "LazyIO", "default_io", "io_registry"]

@@ -16,8 +16,8 @@ import pyspark.errors
 import pyspark.sql
 
 from michelangelo.errors import CodecError
-from michelangelo.uniflow import scratch
-from michelangelo.uniflow.codecs import content, tables
+from michelangelo.uniflow import content, scratch
+from michelangelo.uniflow.codecs import tables
 from michelangelo.uniflow.codecs.registry import Codec, install
 from michelangelo.uniflow.codecs.tree import Decoder, Encoder, Unencodable
 

@@ -17,7 +17,8 @@ import orjson
 
 from michelangelo.blobs.blob_store import Blob, BlobStore
 from michelangelo.errors import CodecError, IntegrityError, SourceError, StorageError
-from michelangelo.uniflow.codecs import content, registry
+from michelangelo.uniflow import content
+from michelangelo.uniflow.codecs import registry
 from michelangelo.uniflow.future import Future, FutureList
 from michelangelo.uniflow.ref import Ref
 
