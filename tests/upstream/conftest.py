@@ -38,6 +38,7 @@ class Workshop:
 
     folder: Path
     home: Path
+    patience_seconds: float = 120.0
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
@@ -53,10 +54,10 @@ class Workshop:
         self.started.append(process)
         return process
 
-    def run(self, *words: str, seconds: float = 120.0, **variables: str) -> str:
+    def run(self, *words: str, **variables: str) -> str:
         """The program's output; it has to succeed."""
         process = self.start(*words, **variables)
-        out, err = process.communicate(timeout=seconds)
+        out, err = process.communicate(timeout=self.patience_seconds)
         assert process.returncode == 0, out + err
         return out
 

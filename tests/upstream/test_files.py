@@ -97,7 +97,8 @@ def test_wrong_words_of_the_command_line_are_named(workshop: Workshop, words: li
 def test_dataset_goes_from_ray_to_spark_and_back(workshop: Workshop) -> None:
     pytest.importorskip("ray")
     pytest.importorskip("pyspark")
-    out = workshop.run("housing.py", RAY_AUTH_MODE="disabled", seconds=300)
+    workshop.patience_seconds = 300.0
+    out = workshop.run("housing.py", RAY_AUTH_MODE="disabled")
     assert out.strip().splitlines()[-1] == "(442, True)"
     executors = {one["spec"]["task"]: one["status"]["details"]["executor"] for one in workshop.objects("TaskRun")}
     assert executors["feature_prep"] == executors["train_linear"] == "ray"

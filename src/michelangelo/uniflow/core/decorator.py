@@ -7,10 +7,11 @@ registry, are upstream's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar, final
+from typing import Any, Final, ParamSpec, TypeVar, cast, final
 
 from michelangelo.uniflow import task_context as contexts
 from michelangelo.uniflow.codecs.io_registry import IORegistry, default_io
+from michelangelo.uniflow.task import Task, TaskArguments
 from michelangelo.uniflow.task import task as make_task
 from michelangelo.uniflow.task_context import TaskContext
 from michelangelo.uniflow.workflow import workflow as workflow
@@ -29,7 +30,7 @@ def task(
     cache_version: str | None = None,
     retry_attempts: int = 0,
     **options: Any,
-) -> Any:
+) -> Callable[[Callable[_P, _R]], Task[_P, _R]]:
     """`@task(config=RayTask(…), cache_enabled=True)`. `config` may be left out, and `options` are those of
     `uniflow.task`. A registry as `io` is for the types of this task's results and arguments."""
     if isinstance(io, IORegistry):
@@ -37,7 +38,7 @@ def task(
     options |= {"alias": alias, "io": io, "cache_enabled": cache_enabled, "cache_version": cache_version}
     if retry_attempts:
         options["retry_attempts"] = retry_attempts
-    return make_task(config, **options)
+    return make_task(config, **cast(TaskArguments, options))
 
 
 def star_plugin(binding: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
