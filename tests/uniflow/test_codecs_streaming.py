@@ -177,3 +177,10 @@ def test_damaged_file_is_found_by_who_reads_it_to_its_end(tmp_path: Path) -> Non
         with pytest.raises(IntegrityError, match=tree["blob"]):
             _ = codecs.decode(tree, blobs).path
         assert not blobs.has(tree["blob"])
+
+
+def test_documentation_names_every_codec() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    known = registry.platform_codecs()
+    assert len(known) > 50
+    assert sorted(name for name in known if f"`{name}`" not in page) == []

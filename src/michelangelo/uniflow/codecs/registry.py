@@ -16,7 +16,16 @@ from michelangelo.errors import CodecError
 if TYPE_CHECKING:
     from michelangelo.uniflow.codecs.tree import Decoder, Encoder
 
-__all__ = ["Codec", "by_name", "by_type", "install", "install_first", "install_structure", "register_codec"]
+__all__ = [
+    "Codec",
+    "by_name",
+    "by_type",
+    "install",
+    "install_first",
+    "install_structure",
+    "platform_codecs",
+    "register_codec",
+]
 
 _T = TypeVar("_T")
 
@@ -183,6 +192,11 @@ def by_name(name: str) -> Codec:
             f"no codec is named {name!r}; if your code registers it (uniflow.register_codec), "
             "do so at the top of the module that defines the tasks"
         ) from error
+
+
+def platform_codecs() -> list[str]:
+    """The names of all codecs of the platform, loaded or not."""
+    return sorted(_FAMILY_OF_CODEC)
 
 
 def _load_family(family: str) -> None:
