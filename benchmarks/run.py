@@ -1,4 +1,4 @@
-"""Run the benchmarks and write RESULTS.md: `python run.py [flows|server|store|steps ...] [--peers DIR] [-k N]`.
+"""Run the benchmarks and write RESULTS.md: `python run.py [flows|server|store|steps|ray ...] [--peers DIR] [-k N]`.
 
 A part that is not asked for keeps its last table.
 """
@@ -19,16 +19,18 @@ from importlib import metadata
 from typing import Any
 
 import flows
+import ray_tasks
 import server
 import steps
 import store
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
-PARTS = ("flows", "steps", "server", "store")
+PARTS = ("flows", "steps", "ray", "server", "store")
 TITLES = {
     "flows": "`python flow.py`, whole process",
     "steps": "One durable step",
+    "ray": "One Ray task, over raw Ray",
     "server": "`mactl serve`",
     "store": "The SQLite store alone, and 10,000 runs",
 }
@@ -38,6 +40,8 @@ AIMS = {
     "import:michelangelo.uniflow (ours)": "≤ bare Python + 0.08 s",
     "chain of 200, inprocess, survives process loss, ms per step": "≤ 1",
     "chain of 50, forked, survives process loss, ms per step": "≤ 10",
+    "ray: chain of 100, ms per task": "difference ≤ 10",
+    "ray: fan of 100, ms per task": "difference ≤ 10",
     "start to ready, s": "≤ 1",
     "memory when ready (PSS), MB": "≤ 90",
     "create, 4 clients, requests/s": "≥ 1,000, no 5xx",
@@ -83,7 +87,12 @@ def measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "flows":
         with tempfile.TemporaryDirectory() as home:
             return flows.run(peers=options.peers, home=home, repeats=options.k)
-    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {"server": server.run, "store": store.run, "steps": steps.run}
+    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "server": server.run,
+        "store": store.run,
+        "steps": steps.run,
+        "ray": ray_tasks.run,
+    }
     return runs[part]()
 
 
