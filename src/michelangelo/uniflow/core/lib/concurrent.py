@@ -13,7 +13,7 @@ from typing import Any, final
 
 from michelangelo.uniflow import future as futures
 from michelangelo.uniflow import pipelines
-from michelangelo.uniflow.plugins import pipeline
+from michelangelo.uniflow.plugins.pipeline import runs
 from michelangelo.uniflow.task import Task
 
 __all__ = ["BatchFuture", "Callable", "Future", "batch_run", "new_callable", "run"]
@@ -45,7 +45,7 @@ class Future:
     def result(self) -> Any:
         """Waits for it; raises what the call raised."""
         found = self._batch.begun(self).result()
-        return pipeline.told(found) if self._call.fn is pipeline.run_pipeline else found
+        return runs.told(found) if self._call.fn is runs.run_pipeline else found
 
     def done(self) -> bool:
         self._batch.launch()
@@ -133,8 +133,8 @@ def _begin(call: Callable) -> futures.Future[Any]:
         return call.fn.submit(*call.args, **call.kwargs)
     if call.fn is pipelines.run_pipeline:
         return pipelines.submit_pipeline(*call.args, **call.kwargs)
-    if call.fn is pipeline.run_pipeline:
-        return pipeline.submit_pipeline(*call.args, **call.kwargs)
+    if call.fn is runs.run_pipeline:
+        return runs.submit_pipeline(*call.args, **call.kwargs)
     try:
         return futures.Future.completed(call())
     except Exception as error:  # noqa: BLE001 - it is raised again where the result is asked for
