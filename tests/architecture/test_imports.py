@@ -19,6 +19,7 @@ ENVIRONMENT_READERS = {"michelangelo.app.settings"}
 ENVIRONMENT_CARRIERS = {
     "michelangelo.executors.inprocess",
     "michelangelo.executors.launch",
+    "michelangelo.executors.uv",
     "michelangelo.worker.child",
     "michelangelo.worker.secrets",
     "michelangelo.worker.zygote",

@@ -8,9 +8,10 @@ Without such files nothing is walked and no library is loaded.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from michelangelo.errors import SourceError
 
@@ -107,9 +108,9 @@ def _read(path: str) -> GitIgnoreSpec | None:
         return None
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
-    from pathspec import GitIgnoreSpec
-
+    # Only who has such a file pays for its parser.
+    pathspec = importlib.import_module("pathspec")
     try:
-        return GitIgnoreSpec.from_lines(lines)
+        return cast("GitIgnoreSpec", pathspec.GitIgnoreSpec.from_lines(lines))
     except ValueError as error:
         raise SourceError(f"{path}: {error}") from error
