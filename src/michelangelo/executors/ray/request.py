@@ -14,7 +14,8 @@ from michelangelo.executors.base import Attempt
 __all__ = ["Offer", "Request", "shortage"]
 
 _SPARE_CPUS: Final = 2.0
-"""Logical CPUs of a local Ray beside those that a task with workers reserves: for what Ray's libraries place freely."""
+"""Logical CPUs of a local Ray beside those that a task with workers reserves: for what Ray's libraries place freely. Ray
+Train reserves its workers by itself, so there is room for them once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def _bundle(
 def _needs(request: Request) -> dict[str, float]:
     needs = {name: amount for name, amount in request.totals().items() if name != "GPU"}
     if request.instances:
-        needs["CPU"] = needs.get("CPU", 0.0) + _SPARE_CPUS
+        workers = request.instances * request.worker.get("CPU", 0.0)
+        needs["CPU"] = needs.get("CPU", 0.0) + max(_SPARE_CPUS, workers)
     return needs
 
 

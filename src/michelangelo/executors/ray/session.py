@@ -154,6 +154,7 @@ def _environment(run_id: str, address: str) -> dict[str, str]:
     """The driver's, with what makes Ray quiet; a local Ray answers to who has its token only."""
     found = {**os.environ, processes.RUN_MARKER: run_id, "RAY_USAGE_STATS_ENABLED": "0"}
     found.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    found.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # control codes in the attempts' logs
     if address:
         return found
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
