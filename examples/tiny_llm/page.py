@@ -39,8 +39,9 @@ li.good::before { content: "✓"; color: var(--good) } li.bad::before { content:
 .sample dl { margin: 0 } .sample dt { color: var(--soft); font-size: .8rem; margin-top: .55rem }
 .sample dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere } .sample dd.prompt { font-weight: 600 }
 .sample dd.made { color: var(--accent) }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: .9rem }
-@media (max-width: 30rem) { .samples, .two { grid-template-columns: 1fr } }
+.two { display: grid; grid-template-columns: 2fr 3fr; gap: .9rem; align-items: start }
+.two code { font-size: .74em } .two td { padding: .3rem .5rem } .two tr:first-child td { border-top: 0 }
+@media (max-width: 48rem) { .samples, .two { grid-template-columns: 1fr } }
 """
 _NAMES: Final = {
     "unigram": "unigram baseline",
@@ -92,7 +93,10 @@ def _cards(metrics: dict[str, Any], lineage: dict[str, Any]) -> str:
     speed = lineage["training"]
     cards = [
         (f"{trained['loss']:.3f}", "nats per token on held-out text"),
-        (f"−{unigram['loss'] - trained['loss']:.2f}", f"below the unigram baseline's {unigram['loss']:.3f}"),
+        (
+            f"{trained['loss'] - unigram['loss']:+.2f}".replace("-", "−"),
+            f"against the unigram baseline's {unigram['loss']:.3f}",
+        ),
         (f"{trained['bits_per_byte']:.3f}", f"bits per byte (unigram {unigram['bits_per_byte']:.3f})"),
         (f"{trained['perplexity']:,.0f}", f"perplexity (unigram {unigram['perplexity']:,.0f})"),
         (f"{speed['tokensPerSecond']:,.0f}", f"tokens per second, {speed['seconds']:.0f} s of training"),
