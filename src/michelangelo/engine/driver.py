@@ -11,7 +11,6 @@ it raises, they are ended.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from michelangelo import errors
-from michelangelo.engine import arguments, cache_variables, childresults, failures, repair, replay, steps
-from michelangelo.engine.cache_key import Recipe
+from michelangelo.engine import childresults, failures, repair, replay
+from michelangelo.engine.calls import Calls
 from michelangelo.engine.callsites import CallSite
 from michelangelo.engine.journal import EntryState, StepType
 from michelangelo.engine.loop import Loop
@@ -28,11 +27,9 @@ from michelangelo.engine.nodes import Nodes
 from michelangelo.engine.replay import History
 from michelangelo.engine.scheduler import Scheduler, Stop
 from michelangelo.engine.scopes import Scopes
-from michelangelo.engine.steps import Policy, Step
+from michelangelo.engine.steps import Step
 from michelangelo.engine.surroundings import Surroundings
-from michelangelo.executors.base import CallTarget, Resources
-from michelangelo.uniflow import code_digest, codecs, runner, source
-from michelangelo.uniflow.code_digest import Code
+from michelangelo.uniflow import codecs, runner
 from michelangelo.uniflow.future import Future
 from michelangelo.uniflow.runner import RunRequest
 from michelangelo.uniflow.task import Task
@@ -67,7 +64,7 @@ class Driver:
         self._scopes = Scopes()
         self._nodes = Nodes()
         self._steps: dict[str, Step] = {}
-        self._digests: dict[int, tuple[Any, Code, CallTarget]] = {}
+        self._calls = Calls(around, self._steps)
         self._history = History(())
         self._held: list[tuple[Callable[[Step], None], Step]] = []
         """Steps that wait for the end of the replay."""
@@ -148,46 +145,12 @@ class Driver:
 
     def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
         identity, site = self._locate()
-        task = cache_variables.applied(task, self._around.environment)
-        code, target = self._code_of(task)
-        encoded, futures = arguments.encode(task.name, args, kwargs, self._around.blobs)
-        step = Step(
-            id=identity,
-            type=StepType.TASK,
-            task=task.name,
-            fingerprint=f"{code.digest[7:23]}:{codecs.digest(encoded)[7:39]}",
-            location=errors.CodeLocation(site.file, site.line, site.function),
-            target=target,
-            policy=_policy(task, self._around),
-            arguments=encoded,
-            dependencies={future.step: self._steps[future.step] for future in futures},
-        )
-        earlier = self._around.earlier
-        step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
-        options = task.options
-        if options.cache_enabled:
-            lines = self._around.environments.cache_lines(options.requirements)
-            step.cache_request = _recipe(task, code, lines).key
-        self._begin(step, site, self._scheduler.admit)
+        self._begin(self._calls.of_task(identity, site, task, args, kwargs), site, self._scheduler.admit)
         return Future(self, task=task.name, step=identity)
 
     def submit_run(self, request: RunRequest, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Future[Any]:
         identity, site = self._locate()
-        encoded, futures = arguments.encode(request.pipeline, args, kwargs, self._around.blobs)
-        wanted = hashlib.sha256(f"{request.pipeline} {request.revision} {sorted(request.environ.items())}".encode())
-        step = Step(
-            id=identity,
-            type=StepType.RUN,
-            task=request.pipeline,
-            fingerprint=f"{wanted.hexdigest()[:16]}:{codecs.digest(encoded)[7:39]}",
-            location=errors.CodeLocation(site.file, site.line, site.function),
-            arguments=encoded,
-            request=request,
-            dependencies={future.step: self._steps[future.step] for future in futures},
-        )
-        earlier = self._around.earlier
-        step.taken_over = earlier.take(step.id, step.task, step.fingerprint) if earlier else None
-        self._begin(step, site, self._scheduler.admit)
+        self._begin(self._calls.of_run(identity, site, request, args, kwargs), site, self._scheduler.admit)
         return Future(self, task=request.pipeline, step=identity)
 
     def call_workflow(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -302,15 +265,6 @@ class Driver:
         else:
             future.fail(failures.exception(final.error, task=step.task, step=step.id))
 
-    def _code_of(self, task: Task[..., Any]) -> tuple[Code, CallTarget]:
-        """Digest and place of a task's code, computed once per function: the same at every replay."""
-        known = self._digests.get(id(task.fn))
-        if known is None:
-            target = source.target_of(task)
-            place = CallTarget(target.path, target.module, target.qualname)
-            known = self._digests[id(task.fn)] = (task.fn, code_digest.read_code(task), place)
-        return known[1], known[2]
-
     # --- scopes and places ---
 
     def _call(self, workflow: Workflow[..., Any], path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -375,43 +329,3 @@ class Driver:
         finally:
             self._scheduler.close()
             self._loop.close()
-
-
-def _policy(task: Task[..., Any], around: Surroundings) -> Policy:
-    options = task.options
-    if options.config is not None and around.environment:
-        path = f"{source.target_of(task).module}.{task.fn.__qualname__}"
-        try:
-            config = options.config.with_variables(around.environment, path)
-        except ValueError as error:
-            raise errors.SettingsError(str(error)) from error
-        options = dataclasses.replace(options, config=config)
-    resources = options.resources
-    return Policy(
-        executor=options.executor or around.default_executor,
-        resources=Resources(resources.cpu, resources.memory_bytes, resources.gpu),
-        retries=options.retries,
-        timeout_seconds=options.timeout_seconds or 0.0,
-        idempotent=options.idempotent,
-        environment=dict(options.environment),
-        config={
-            **({} if options.config is None else options.config.settings()),
-            **({} if options.image_spec is None else {"image": options.image_spec.to_json()}),
-        },
-        requirements=options.requirements,
-        working_directory=options.working_directory or "",
-        secrets=options.secrets,
-        pending_timeout_seconds=options.pending_timeout_seconds or steps.PENDING_SECONDS,
-    )
-
-
-def _recipe(task: Task[..., Any], code: Code, requirements: Sequence[str]) -> Recipe:
-    options = task.options
-    return Recipe(
-        task=task.name,
-        code=code,
-        parameters=tuple(task.signature.parameters.values()),
-        version=options.cache_version or "",
-        ttl_seconds=options.cache_ttl_seconds or 0.0,
-        requirements=tuple(requirements),
-    )
