@@ -11,11 +11,13 @@ from typing import Any, Final, Self
 
 from michelangelo.executors.base import Attempt
 
-__all__ = ["Offer", "Request", "shortage"]
+__all__ = ["STARTING", "Offer", "Request", "shortage"]
+
+STARTING: Final = "waits for a worker process"
 
 _SPARE_CPUS: Final = 2.0
-"""Logical CPUs of a local Ray beside those that a task with workers reserves: for what Ray's libraries place freely. Ray
-Train reserves its workers by itself, so there is room for them once more."""
+"""Logical CPUs of a local Ray beside those that a task with workers reserves: for what Ray's libraries place freely.
+Ray Train reserves its workers by itself, so there is room for them once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def shortage(
             f"{what} {name}" for what, name in (("accelerator", request.accelerator), ("zone", request.zone)) if name
         )
         return f"waits for a node with {wanted}"
-    return "waits for its environment" if request.runtime_env else "waits for a worker process"
+    return "waits for its environment" if request.runtime_env else STARTING
 
 
 _NAMES: Final[Mapping[str, str]] = {"memory": "of memory"}

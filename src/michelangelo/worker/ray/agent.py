@@ -407,7 +407,8 @@ class Agent:
 
     def _look(self) -> None:
         """Say why attempts have not started yet."""
-        wanted = {item.id: item.request for item in self._items.values() if not item.was_started}
+        waiting = [item for item in self._items.values() if not item.was_started and item.id in self._submitted]
+        wanted = {item.id: (item.request, self._submitted[item.id]) for item in waiting}
         self._is_looking = bool(wanted)
         if not wanted:
             return

@@ -20,7 +20,7 @@ from ray.util import scheduling_strategies
 from michelangelo import errors
 from michelangelo.executors.base import AttemptState
 from michelangelo.executors.ray import request as requests
-from michelangelo.executors.ray.request import Request
+from michelangelo.executors.ray.request import STARTING, Request
 from michelangelo.worker.ray import attempt as attempts
 
 __all__ = ["Cluster", "Submitted", "connect", "verdict_of"]
@@ -82,11 +82,14 @@ class Cluster:
             with contextlib.suppress(exceptions.RayError):
                 placement_groups.remove_placement_group(submitted.group)
 
-    def shortage(self, wanted: Mapping[str, Request]) -> dict[str, str]:
+    def shortage(self, wanted: Mapping[str, tuple[Request, Submitted]]) -> dict[str, str]:
         """Why attempts that have not started wait, by their ids."""
         total, free = ray.cluster_resources(), ray.available_resources()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return {name: requests.shortage(request, total, free, nodes) for name, request in wanted.items()}
+        return {
+            name: STARTING if _is_placed(submitted) else requests.shortage(request, total, free, nodes)
+            for name, (request, submitted) in wanted.items()
+        }
 
 
 def connect(address: str, resources: Mapping[str, float], object_store_bytes: int, folder: str) -> Cluster:
@@ -121,6 +124,14 @@ def verdict_of(error: BaseException, attempt_id: str) -> tuple[AttemptState, str
     if isinstance(error, exceptions.TaskUnschedulableError | exceptions.ActorUnschedulableError):
         return AttemptState.FAILED, f"Ray cannot place attempt {attempt_id}: {words}"
     return AttemptState.LOST, f"the worker process of attempt {attempt_id} was lost: {words}"
+
+
+def _is_placed(submitted: Submitted) -> bool:
+    """Whether what it has reserved is there already, and counts as taken."""
+    if submitted.group is None:
+        return False
+    table: Any = placement_groups.placement_group_table(submitted.group)
+    return bool(table.get("state") == "CREATED")
 
 
 def _options(request: Request) -> dict[str, Any]:
