@@ -35,7 +35,8 @@ def follow(link: Connection, name: str, namespace: str) -> Object:
         while True:
             event = run.next(0.2)
             while (step := tasks.next(0.0)) is not None:
-                _show(step.object, shown)
+                if step.type != "BOOKMARK":
+                    _show(step.object, shown)
             if event is not None and event.type == "DELETED":
                 raise errors.NotFoundError(f"pipeline_run/{name} was deleted meanwhile")
             if event is not None and event.type != "BOOKMARK" and has_ended(event.object):
