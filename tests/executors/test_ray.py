@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import signal
@@ -75,9 +76,11 @@ def train(folder):
     from ray.train.torch import TorchTrainer
     def loop():
         import torch.distributed
-        ray.train.report({"world": torch.distributed.get_world_size()})
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        open(os.path.join(folder, f"{rank}-of-{world}"), "w").close()
     trainer = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=folder))
-    return trainer.fit().metrics["world"]
+    trainer.fit()
+    return sorted(name for name in os.listdir(folder) if "-of-" in name)
 """
 
 
@@ -98,9 +101,10 @@ def pid_in(path: Path) -> int:
     return int(path.read_text())
 
 
-def agents(run_id: str) -> list[int]:
-    """The agent processes of a run, which are children of this process."""
-    return [pid for pid in marked(run_id) if pid in processes.children(os.getpid())]
+def folders_of(run_id: str) -> list[str]:
+    """The folders of the local Rays of a run."""
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:10]
+    return glob.glob(f"{tempfile.gettempdir()}/ma-ray-{digest}-*")
 
 
 def daemon(name: str) -> int:
@@ -322,8 +326,10 @@ def test_ray_data_and_train_work_inside_what_a_task_reserved(tmp_path: Path, mod
     try:
         data = bench.outcome(bench.submit("data", config=config), seconds=180)
         assert data.output == 9900, data
-        train = bench.outcome(bench.submit("train", str(tmp_path / "train"), config=config), seconds=300)
-        assert train.output == 2, train
+        folder = tmp_path / "train"
+        folder.mkdir()
+        train = bench.outcome(bench.submit("train", str(folder), config=config), seconds=300)
+        assert train.output == ["0-of-2", "1-of-2"], train
     finally:
         bench.executor.close()
 
@@ -352,18 +358,16 @@ def start_driver(tmp_path: Path, module: Path, run_id: str, address: str = "") -
 
 @pytest.mark.slow
 def test_death_of_the_driver_ends_its_ray(tmp_path: Path, user_module: Path, run_id: str) -> None:
-    folders = set(glob.glob(f"{tempfile.gettempdir()}/ma-ray-*"))
     driver, pids = start_driver(tmp_path, user_module, run_id)
     assert len(marked(run_id)) >= len(pids)
     driver.kill()
     driver.wait()
     until(lambda: not marked(run_id) and not any(map(is_running, pids)))
-    until(lambda: set(glob.glob(f"{tempfile.gettempdir()}/ma-ray-*")) == folders)
+    until(lambda: not folders_of(run_id))
 
 
 @pytest.mark.slow
 def test_end_orphans_ends_a_ray_whose_agent_died_too(tmp_path: Path, user_module: Path, run_id: str) -> None:
-    folders = set(glob.glob(f"{tempfile.gettempdir()}/ma-ray-*"))
     driver, pids = start_driver(tmp_path, user_module, run_id)
     agent = next(iter(processes.children(driver.pid)))
     os.kill(agent, signal.SIGSTOP)  # so that it cannot tidy up when the driver is gone
@@ -374,7 +378,7 @@ def test_end_orphans_ends_a_ray_whose_agent_died_too(tmp_path: Path, user_module
     executor.end_orphans()
     assert marked(run_id) == []
     assert not any(map(is_running, pids))
-    assert set(glob.glob(f"{tempfile.gettempdir()}/ma-ray-*")) == folders
+    assert not folders_of(run_id)
     executor.close()
 
 
