@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,12 @@ _ATTEMPTS = 30
 _SECONDS = 60.0
 
 
-def storm(bench: Bench, seed: int) -> None:
+def storm(bench: Bench, seed: int, *, victims_of: Callable[[], list[int]], pause_seconds: float = 0.15) -> None:
     dice = random.Random(seed)
     executor = bench.executor
     expected: dict[str, int] = {}
-    next_kill = time.monotonic() + dice.uniform(0, 0.15)
-    deadline = time.monotonic() + _SECONDS
+    next_kill = time.monotonic() + dice.uniform(0, pause_seconds)
+    deadline = time.monotonic() + max(_SECONDS, 400 * pause_seconds)
     while len(bench.outcomes) < _ATTEMPTS:
         assert time.monotonic() < deadline, f"seed {seed}: {expected.keys() - bench.outcomes.keys()} never ended"
         while len(expected) < _ATTEMPTS and len(expected) - len(bench.outcomes) < executor.capacity:
@@ -37,8 +38,8 @@ def storm(bench: Bench, seed: int) -> None:
             assert outcome.id not in bench.outcomes, f"seed {seed}: {outcome.id} ended twice"
             bench.outcomes[outcome.id] = outcome
         if time.monotonic() >= next_kill:
-            next_kill += dice.uniform(0.005, 0.15)
-            victims = processes.tree(os.getpid())[1:]
+            next_kill += dice.uniform(0.005, pause_seconds)
+            victims = victims_of()
             if victims:
                 try:
                     os.kill(dice.choice(victims), signal.SIGKILL)
@@ -50,11 +51,27 @@ def storm(bench: Bench, seed: int) -> None:
             assert outcome.output == expected[attempt_id], f"seed {seed}"
 
 
+def everything() -> list[int]:
+    return processes.tree(os.getpid())[1:]
+
+
+def ray_workers() -> list[int]:
+    """The worker processes of Ray below this process: Ray gives them names of its own."""
+    return [pid for pid in everything() if comm(pid).startswith(("ray::attempt", "ray::IDLE"))]
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
+
+
 def run_storm(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
     fds = set(os.listdir("/proc/self/fd"))
     executor = process.ProcessExecutor(run_id=run_id, blobs_url=blobs_url(tmp_path), capacity=4)
     try:
-        storm(Bench(executor, user_module, tmp_path), seed)
+        storm(Bench(executor, user_module, tmp_path), seed, victims_of=everything)
     finally:
         executor.close()
     assert marked(run_id) == [], f"seed {seed}"
@@ -70,3 +87,16 @@ def test_every_attempt_ends_once_in_a_storm(tmp_path: Path, user_module: Path, r
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_every_attempt_ends_once_in_many_storms(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
     run_storm(tmp_path, user_module, run_id, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_every_attempt_in_ray_ends_once_when_workers_die(ray_bench: Bench, seed: int) -> None:
+    storm(ray_bench, seed, victims_of=ray_workers, pause_seconds=2.0)
+    assert ray_bench.run("add", 1, 1).output == 2
+
+
+@pytest.mark.slow
+def test_every_attempt_in_ray_ends_once_whatever_dies(ray_bench: Bench) -> None:
+    storm(ray_bench, 7, victims_of=everything, pause_seconds=10.0)
+    assert ray_bench.run("add", 1, 1).output == 2

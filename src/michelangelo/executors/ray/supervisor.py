@@ -198,17 +198,13 @@ class Supervisor:
 
     def _on_lost(self, session: Session) -> None:
         """The agent has ended, and a local Ray with it. What had been sent to it may have run."""
-        reason = f"{session.title} was lost" if session.is_ready else f"{session.title} could not be used"
+        reason = f"{session.title} was lost" + ("" if session.is_ready else " while it was being started")
         said = session.errors()
-        ready = session.is_ready
         self._retire(session)
         processes.end_marked(self._terms.run_id, processes.tree(os.getpid()))
         for attempt_id in sorted(session.attempts):
             message = f"attempt {attempt_id} was lost: {reason}{': ' if said else ''}{said}"
-            if ready:
-                self._end(attempt_id, AttemptState.LOST, message)
-            else:
-                self._finish(failed(attempt_id, message))
+            self._end(attempt_id, AttemptState.LOST, message)
         self._place(session.address)
 
     # --- messages -----------------------------------------------------------------------------------------
