@@ -32,6 +32,8 @@ class AuditLog(Protocol):
 
     def write(self, entry: AuditEntry) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class AuditFile:
     """Appends lines to a file of mode 0600; each line is one write, so several processes may share it."""

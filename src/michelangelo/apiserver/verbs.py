@@ -67,6 +67,11 @@ class ApiServer:
         self._clock = clock
         self._audit = audit_log
 
+    def close(self) -> None:
+        """Close the audit log; the store is its maker's."""
+        if self._audit is not None:
+            self._audit.close()
+
     # --- reading --------------------------------------------------------------------------------------------
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from michelangelo.app.settings import Settings
 from michelangelo.blobs.blob_store import Blob
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Put", "kept", "locked", "prune", "requirements_of"]
 
+_OF_S3: Final = ("botocore>=1.36,<2",)
 Put = Callable[[bytes], Blob]
 
 
@@ -39,7 +40,12 @@ def locked(
     settings.prepare_home()
     environments = importlib.import_module("michelangelo.executors.environments")
     folder = str(settings.environments)
-    locks = {requirements: environments.resolve(requirements, folder, upgrade=upgrade) for requirements in wanted}
+    # The worker opens the blob store itself.
+    storage = _OF_S3 if settings.storage_url.startswith("s3:") else ()
+    locks = {
+        requirements: environments.resolve([*requirements, *storage], folder, upgrade=upgrade)
+        for requirements in wanted
+    }
     return {
         lock_name(requirements): {
             "requirements": list(requirements),

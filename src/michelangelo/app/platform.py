@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 from michelangelo import errors
 from michelangelo.apiserver import auth
-from michelangelo.apiserver.audit import AuditFile, AuditLog
+from michelangelo.apiserver.audit import AuditFile
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
@@ -41,16 +41,15 @@ class Platform:
         self,
         *,
         store: Store,
+        api: ApiServer,
         blobs: BlobStore,
         blobs_url: str,
         logs: Path,
         user: str,
         identity: str = "",
-        audit_log: AuditLog | None = None,
-        sealer: Sealer | None = None,
     ) -> None:
         self.store = store
-        self.api = ApiServer(store, audit_log=audit_log, sealer=sealer)
+        self.api = api
         self.client: Client = InProcessClient(self.api, user=user)
         self.blobs = blobs
         self.blobs_url = blobs_url
@@ -59,7 +58,6 @@ class Platform:
         """`<project>/<run>/<TaskRun>.log` lie in this folder."""
         self.identity = identity
         """Under which it joined a blob store that others may use too; empty where it has one for itself."""
-        self._audit_log = audit_log
 
     @classmethod
     def open(
@@ -80,13 +78,12 @@ class Platform:
                 blobs.join(identity, f"{socket.gethostname()}:{settings.home}")
             return cls(
                 store=store,
+                api=ApiServer(store, audit_log=AuditFile(settings.audit), sealer=sealer),
                 blobs=blobs,
                 identity=identity,
                 blobs_url=blobs_url,
                 logs=settings.logs,
                 user=user,
-                audit_log=AuditFile(settings.audit),
-                sealer=sealer,
             )
         except errors.MichelangeloError:
             store.close()
@@ -95,8 +92,10 @@ class Platform:
     @classmethod
     def ephemeral(cls, scratch: Path, *, user: str = "local") -> Self:
         """A platform in memory; what tasks leave lies in the folder `scratch`, which is the caller's to remove."""
+        store = MemoryStore()
         return cls(
-            store=MemoryStore(),
+            store=store,
+            api=ApiServer(store),
             blobs=LocalBlobStore(scratch / "blobs"),
             blobs_url=(scratch / "blobs").as_uri(),
             logs=scratch / "logs",
@@ -115,8 +114,7 @@ class Platform:
             self.store.compact(newest - self.kept_revisions)
         self.store.close()
         self.blobs.close()
-        if isinstance(self._audit_log, AuditFile):
-            self._audit_log.close()
+        self.api.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ from michelangelo.cli.connection import Connection
 from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 
-__all__ = ["artifact"]
+__all__ = ["artifact", "collect", "get", "list_artifacts", "preview"]
 
 _NEWEST_RUNS: Final = 10
 _SHOWN_DIGEST: Final = 19

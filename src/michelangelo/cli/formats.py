@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 from michelangelo.cli.artifacts import Artifact
 from michelangelo.cli.content import Content
 
-__all__ = ["EXTENSIONS", "HEAD_BYTES", "FormatName", "decoded", "head_of", "kind_of", "read_table"]
+__all__ = ["EXTENSIONS", "HEAD_BYTES", "FormatName", "decoded", "head_of", "kind_of", "read_table", "read_up_to"]
 
 FormatName: TypeAlias = Literal[
     "parquet", "arrow", "npy", "safetensors", "png", "jpeg", "gif", "tar", "zip", "json", "text", "binary"

@@ -17,7 +17,7 @@ from michelangelo.app.sandbox import Running, Sandbox
 from michelangelo.cli import contexts, options, sandbox_demo
 from michelangelo.cli.invocation import Invocation
 
-__all__ = ["create", "delete", "demo", "sandbox", "start", "status", "stop", "sync"]
+__all__ = ["CONTEXT", "create", "delete", "demo", "sandbox", "start", "status", "stop", "sync"]
 
 CONTEXT: Final = "sandbox"
 _PREVIOUS: Final = "previous-context"

@@ -39,12 +39,20 @@ class RunSource:
                     "apiVersion": "michelangelo.api/v2",
                     "kind": "Pipeline",
                     "metadata": metadata,
-                    "spec": self.spec,
+                    "spec": _without_graph(self.spec),
                 }
             }
         }
         digest = (self.spec.get("manifest") or {}).get("sourceDigest")
         return {**found, "sourceDigest": digest} if digest else found
+
+
+def _without_graph(spec: Object) -> Object:
+    """The graph is for people, who find it on the pipeline and its revisions: a copy in every run would be large."""
+    manifest = spec.get("manifest")
+    if not isinstance(manifest, dict) or "graph" not in manifest:
+        return spec
+    return {**spec, "manifest": {name: value for name, value in manifest.items() if name != "graph"}}
 
 
 def resolve(client: Client, run: Object) -> RunSource:

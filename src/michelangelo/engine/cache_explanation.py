@@ -15,7 +15,7 @@ from michelangelo.engine.cache_key import CacheKey
 from michelangelo.engine.taskruns import label_value
 from michelangelo.meta import labels
 
-__all__ = ["Neighbours", "differences", "explain_miss", "named"]
+__all__ = ["MAX_DIFFERENCES", "Neighbours", "differences", "explain_miss", "named"]
 
 MAX_DIFFERENCES: Final = 20
 _MAX_NAMED: Final = 3

@@ -128,9 +128,7 @@ def _requirements(given: Any) -> tuple[str, ...]:
         raise TypeError(f"requirements={given!r}: must be a list of lines such as ['xgboost==3.1']")
     options = [line for line in given if line.strip().startswith(("-", "#")) or "\n" in line.strip()]
     if options:
-        raise ValueError(
-            f"requirements={options!r}: each must name a package; indexes are configured for uv"
-        )
+        raise ValueError(f"requirements={options!r}: each must name a package; indexes are configured for uv")
     return tuple(line.strip() for line in given)
 
 

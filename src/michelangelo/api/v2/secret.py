@@ -58,13 +58,14 @@ class Secret(Resource):
             )
         size = 0
         for key, text in self.data.items():
+            path = fieldpath.text(("data", key))
             if not _KEY.match(key):
-                found.append(causes.invalid(fieldpath.text(("data", key)), key, "must consist of letters, digits, '-', '_' and '.'"))
+                found.append(causes.invalid(path, key, "must consist of letters, digits, '-', '_' and '.'"))
             try:
                 size += len(base64.b64decode(text, validate=True))
             except (binascii.Error, ValueError):
                 # Without the value: it is secret, whatever is wrong with it.
-                found.append(errors.FieldError(fieldpath.text(("data", key)), "must be base64; plain text goes into stringData"))
+                found.append(errors.FieldError(path, "must be base64; plain text goes into stringData"))
         if size > MAX_BYTES:
             found.append(causes.too_long("data", MAX_BYTES))
         return found

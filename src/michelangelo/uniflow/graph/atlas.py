@@ -15,7 +15,7 @@ from michelangelo.uniflow.graph import sources
 from michelangelo.uniflow.graph.drawing import START, Sketch
 from michelangelo.uniflow.graph.frames import Frame, Site
 
-__all__ = ["Atlas", "Call"]
+__all__ = ["Atlas", "Call", "calls"]
 
 _CALL: Final = re.compile(r"(.+?)@(-?\d+):(\d+)(?:#\d+/?|>|$)")
 _MAX_PATHS: Final = 200

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from michelangelo.uniflow.graph.model import GROUPS, Edge, Graph, Node
 
-__all__ = ["HEADER", "Box", "Page", "arrange"]
+__all__ = ["HEADER", "Box", "Page", "Point", "arrange"]
 
 HEADER: Final = 30.0
 """Height of a group's title."""

@@ -25,7 +25,7 @@ from michelangelo.worker.ray import attempt as attempts
 
 __all__ = ["Cluster", "Submitted", "connect", "verdict_of"]
 
-ray: Any = untyped_ray
+_ray: Any = untyped_ray
 """Half of its functions have no types."""
 
 _REACH_SECONDS: Final = 5.0
@@ -46,7 +46,7 @@ class Cluster:
     def __init__(self, host: str) -> None:
         self.host = host
         """The address under which the workers of this Ray reach this process."""
-        self._task = ray.remote(max_retries=0)(attempts.run)
+        self._task = _ray.remote(max_retries=0)(attempts.run)
 
     def submit(
         self,
@@ -74,7 +74,7 @@ class Cluster:
 
     def cancel(self, submitted: Submitted, *, force: bool) -> None:
         with contextlib.suppress(exceptions.RayError, ValueError):
-            ray.cancel(submitted.reference, force=force)
+            _ray.cancel(submitted.reference, force=force)
 
     def release(self, submitted: Submitted) -> None:
         """Give back what an ended attempt has reserved, with all that still uses it."""
@@ -84,8 +84,8 @@ class Cluster:
 
     def shortage(self, wanted: Mapping[str, tuple[Request, Submitted]]) -> dict[str, str]:
         """Why attempts that have not started wait, by their ids."""
-        total, free = ray.cluster_resources(), ray.available_resources()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        total, free = _ray.cluster_resources(), _ray.available_resources()
+        nodes = [node["Resources"] for node in _ray.nodes() if node["Alive"]]
         return {
             name: STARTING if _is_placed(submitted) else requests.shortage(request, total, free, nodes)
             for name, (request, submitted) in wanted.items()
@@ -105,11 +105,11 @@ def connect(address: str, resources: Mapping[str, float], object_store_bytes: in
         arguments |= {"_memory": int(amounts.pop("memory", 0)) or None, "_node_ip_address": "127.0.0.1"}
         arguments |= {"resources": amounts or None, "object_store_memory": object_store_bytes or None}
     try:
-        ray.init(**arguments)
+        _ray.init(**arguments)
     except (exceptions.RayError, OSError, RuntimeError, ValueError, AssertionError) as e:
         what = f"the Ray cluster at {address} cannot be used" if address else "the local Ray does not start"
         raise errors.ExecutorError(f"{what}: {_words(e)}") from e
-    return Cluster(ray.util.get_node_ip_address() if address else "127.0.0.1")
+    return Cluster(_ray.util.get_node_ip_address() if address else "127.0.0.1")
 
 
 def verdict_of(error: BaseException, attempt_id: str) -> tuple[AttemptState, str]:
