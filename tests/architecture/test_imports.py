@@ -19,8 +19,10 @@ ENVIRONMENT_READERS = {"michelangelo.app.settings"}
 ENVIRONMENT_CARRIERS = {
     "michelangelo.executors.inprocess",
     "michelangelo.executors.launch",
+    "michelangelo.executors.ray.session",
     "michelangelo.executors.uv",
     "michelangelo.worker.child",
+    "michelangelo.worker.ray.attempt",
     "michelangelo.worker.secrets",
     "michelangelo.worker.zygote",
     "michelangelo.cli.secret_set",

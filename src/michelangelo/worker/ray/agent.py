@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hmac
 import importlib
-import json
 import os
-import secrets
 import select
 import selectors
 import shutil
@@ -30,6 +27,7 @@ from michelangelo.executors.base import AttemptState
 from michelangelo.uniflow import source_tree
 from michelangelo.worker import child
 from michelangelo.worker.ray.item import Item
+from michelangelo.worker.ray.reception import Reception
 
 __all__ = ["Agent", "main"]
 
@@ -41,8 +39,6 @@ _LOSS_SECONDS: Final = 30.0
 """How long Ray may take to say why a worker is gone."""
 _FORCE_SECONDS: Final = 5.0
 _TERMINATION_SECONDS: Final = 5.0
-_NAME_SECONDS: Final = 10.0
-_MAX_NAME: Final = 4096
 _CLUSTER: Final = "michelangelo.worker.ray.cluster"
 _DAEMONS: Final = ("gcs_server", "raylet")
 
@@ -95,9 +91,7 @@ class Agent:
         self._is_local = not hello["address"]
         self._log_limit: int = hello["log_limit_bytes"]
         self._loop = loop.Loop()
-        self._token = secrets.token_hex(16)
-        self._server = socket.create_server((cluster.host, 0), backlog=256)
-        self._server.setblocking(False)
+        self._reception = Reception(self._loop, cluster.host, self._on_arrival)
         self._items: dict[str, Item] = {}
         self._submitted: dict[str, Any] = {}
         self._sources: dict[tuple[str, str], wire.Message | None] = {}
@@ -107,7 +101,6 @@ class Agent:
 
     def serve(self, received: list[tuple[wire.Message, tuple[int, ...]]]) -> None:
         self._own_children = set(processes.children(os.getpid()))
-        self._loop.listen(self._server.fileno(), self._on_newcomer)
         for daemon in self._daemons():
             self._loop.listen(daemon, lambda _: self._loop.stop())
         self._send({"op": "ready"})
@@ -161,10 +154,9 @@ class Agent:
         if item.is_condemned:
             self._finish(item)
             return
-        place = (self._cluster.host, self._server.getsockname()[1], self._token)
         done = functools.partial(self._on_done_soon, item)
         try:
-            self._submitted[item.id] = self._cluster.submit(item.request, place, item.id, done)
+            self._submitted[item.id] = self._cluster.submit(item.request, self._reception.place, item.id, done)
         except errors.ExecutorError as e:
             item.condemn(AttemptState.FAILED, e.message)
             self._finish(item)
@@ -175,44 +167,18 @@ class Agent:
 
     # --- workers ------------------------------------------------------------------------------------------
 
-    def _on_newcomer(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                connection, _address = self._server.accept()
-                connection.setblocking(False)
-                self._loop.listen(connection.fileno(), functools.partial(self._on_name, connection))
-                self._loop.after(_NAME_SECONDS, functools.partial(self._drop_nameless, connection))
-
-    def _on_name(self, connection: socket.socket, _: int) -> None:
-        """The first line says who it is."""
-        try:
-            data = connection.recv(_MAX_NAME, socket.MSG_PEEK)
-            line, found, _rest = data.partition(b"\n")
-            if data and not found and len(data) < _MAX_NAME:
-                return
-            name = _read_name(line, self._token)
-            connection.recv(len(line) + 1)
-        except (OSError, ValueError):
-            self._loop.forget(connection.fileno())
-            connection.close()
-            return
-        self._loop.forget(connection.fileno())
+    def _on_arrival(self, connection: socket.socket, name: dict[str, Any]) -> None:
+        """A worker that has said who it is."""
         item = self._items.get(name["id"])
         if name["role"] == "log" and item is not None and item.log_socket is None:
             item.log_socket = connection
             self._loop.listen(connection.fileno(), functools.partial(self._on_log, item))
         elif name["role"] == "messages" and item is not None and not item.is_condemned and not item.was_started:
             self._hand_over(item, connection)
-            self._watch_worker(item, int(name["pid"]))
+            self._watch_worker(item, name["pid"])
         else:
             with contextlib.suppress(OSError):
                 connection.sendall(wire.frame({"op": "gone"}))
-            connection.close()
-
-    def _drop_nameless(self, connection: socket.socket) -> None:
-        known = {id(item.log_socket) for item in self._items.values()}
-        if connection.fileno() >= 0 and id(connection) not in known and not _is_channel(self._items, connection):
-            self._loop.forget(connection.fileno())
             connection.close()
 
     def _hand_over(self, item: Item, connection: socket.socket) -> None:
@@ -424,18 +390,6 @@ def _verdict_of(error: BaseException, item: Item) -> tuple[AttemptState, str]:
     state, message = sys.modules[_CLUSTER].verdict_of(error, item.id)
     target = f"{item.attempt.target.module}.{item.attempt.target.qualname}"
     return state, message.replace(item.id, f"{item.id} ({target})", 1)
-
-
-def _is_channel(items: Mapping[str, Item], connection: socket.socket) -> bool:
-    return any(item.channel is not None and item.channel.fileno() == connection.fileno() for item in items.values())
-
-
-def _read_name(line: bytes, token: str) -> dict[str, Any]:
-    """Raises ValueError for whoever does not know the token."""
-    name = json.loads(line)
-    if not isinstance(name, dict) or not hmac.compare_digest(str(name.get("token", "")), token):
-        raise ValueError("not one of our workers")
-    return {"id": str(name.get("id", "")), "role": str(name.get("role", "")), "pid": int(name.get("pid", 0))}
 
 
 def _first(channel: wire.Channel) -> list[tuple[wire.Message, tuple[int, ...]]]:
