@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 from michelangelo import errors
 from michelangelo.blobs import opening
 from michelangelo.executors import loop, processes, wire
-from michelangelo.executors.base import AttemptState
+from michelangelo.executors.base import Attempt, AttemptState
 from michelangelo.uniflow import source_tree
 from michelangelo.worker import child
 from michelangelo.worker.ray.item import Item
@@ -94,7 +94,7 @@ class Agent:
         self._reception = Reception(self._loop, cluster.host, self._on_arrival)
         self._items: dict[str, Item] = {}
         self._submitted: dict[str, Any] = {}
-        self._sources: dict[tuple[str, str], wire.Message | None] = {}
+        self._sources = _Sources(self._blobs_url)
         self._reasons: dict[str, str] = {}
         self._is_looking = False
         self._own_children: set[int] = set()
@@ -199,7 +199,7 @@ class Agent:
                 "has_log": item.has_log,
                 "has_workers": bool(item.request.instances),
                 "breakpoint": item.request.breakpoint,
-                "source": self._packed(item),
+                "source": None if self._is_local else self._sources.packed(item.attempt),
             },
         )
 
@@ -214,20 +214,6 @@ class Agent:
         self._loop.forget(item.process_fd)
         self._end_strays()
         self._loop.after(_LOSS_SECONDS, functools.partial(self._finish, item))
-
-    def _packed(self, item: Item) -> wire.Message | None:
-        """The source of the task, in the blob store, for workers of a cluster that do not find the file."""
-        target = item.attempt.target
-        key = (target.path, target.module)
-        if self._is_local:
-            return None
-        if key not in self._sources:
-            self._sources[key] = None
-            with contextlib.suppress(errors.MichelangeloError, OSError):  # a worker of this machine does without
-                tree = source_tree.find_source(*key)
-                digest = source_tree.pack_source(tree, opening.open_blob_store(self._blobs_url)).digest
-                self._sources[key] = {"digest": digest, "main": tree.main}
-        return self._sources[key]
 
     def _tell(self, item: Item, message: wire.Message) -> None:
         if item.channel is not None:
@@ -384,6 +370,25 @@ class Agent:
         if changed:
             self._send({"op": "pending", "reasons": changed})
         self._loop.after(_LOOK_SECONDS, self._look)
+
+
+class _Sources:
+    """The source of tasks, in the blob store, for workers of a cluster that do not find the file."""
+
+    def __init__(self, blobs_url: str) -> None:
+        self._blobs_url = blobs_url
+        self._packed: dict[tuple[str, str], wire.Message | None] = {}
+
+    def packed(self, attempt: Attempt) -> wire.Message | None:
+        """None when it cannot be packed: a worker of this machine does without."""
+        key = (attempt.target.path, attempt.target.module)
+        if key not in self._packed:
+            self._packed[key] = None
+            with contextlib.suppress(errors.MichelangeloError, OSError):
+                tree = source_tree.find_source(*key)
+                digest = source_tree.pack_source(tree, opening.open_blob_store(self._blobs_url)).digest
+                self._packed[key] = {"digest": digest, "main": tree.main}
+        return self._packed[key]
 
 
 def _verdict_of(error: BaseException, item: Item) -> tuple[AttemptState, str]:
