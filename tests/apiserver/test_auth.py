@@ -16,7 +16,7 @@ from cryptography import x509
 
 from michelangelo import errors
 from michelangelo.api.v2 import registry
-from michelangelo.apiserver import audit, auth, authorization, kubeconfig, tls, verb
+from michelangelo.apiserver import audit, auth, authorization, keyfiles, kubeconfig, tls, verb
 from michelangelo.apiserver.authorization import Attributes
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.storage.memory import MemoryStore
@@ -35,9 +35,9 @@ def mode(path: Path) -> int:
 
 def test_token_is_made_once_and_is_its_owners_only(tmp_path: Path) -> None:
     path = tmp_path / "home" / "token"
-    token = auth.ensure_token(path)
+    token = keyfiles.ensure_token(path)
     assert len(token) >= 43
-    assert auth.ensure_token(path) == token
+    assert keyfiles.ensure_token(path) == token
     assert mode(path) == 0o600
     assert mode(path.parent) == 0o700
     assert [one.name for one in path.parent.iterdir()] == ["token"]
@@ -47,7 +47,7 @@ def test_token_file_that_others_can_read_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(TOKEN)
     path.chmod(0o644)
-    assert auth.ensure_token(path) == TOKEN
+    assert keyfiles.ensure_token(path) == TOKEN
     assert mode(path) == 0o600
 
 
@@ -55,13 +55,13 @@ def test_damaged_token_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("")
     with pytest.raises(errors.SettingsError, match="damaged"):
-        auth.ensure_token(path)
+        keyfiles.ensure_token(path)
 
 
 def test_token_in_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.SettingsError, match="cannot read or make"):
-        auth.ensure_token(tmp_path / "file" / "token")
+        keyfiles.ensure_token(tmp_path / "file" / "token")
 
 
 def test_owner_is_known_by_the_token() -> None:

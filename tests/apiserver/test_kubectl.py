@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from michelangelo.apiserver import auth, kubeconfig, tls
+from michelangelo.apiserver import auth, keyfiles, kubeconfig, tls
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.apiserver.verbs import ApiServer
@@ -77,9 +77,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The kubeconfig of a running server."""
     home = tmp_path_factory.mktemp("home")
     store = SqliteStore(home / "michelangelo.db", synchronous="FULL")
-    token = auth.ensure_token(home / "token")
+    token = keyfiles.ensure_token(home / "token")
     certificate = tls.ensure(home / "tls")
-    authenticator = auth.Authenticator(token, auth.RunTokens(auth.ensure_key(home / "key")))
+    authenticator = auth.Authenticator(token, auth.RunTokens(keyfiles.ensure_key(home / "key")))
     server = HttpServer(AppParts(ApiServer(store), authenticator), certificate=certificate)
     server.start()
     document = kubeconfig.document(server=server.url, token=token, authority=certificate.authority.read_bytes())

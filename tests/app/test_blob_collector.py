@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.blobs import s3_server
 
 from michelangelo import errors
-from michelangelo.apiserver import auth
+from michelangelo.apiserver import auth, keyfiles
 from michelangelo.app.blob_collector import CLAIM_SECONDS, MIN_AGE_SECONDS, BlobCollector, Collected, Schedule
 from michelangelo.app.platform import Platform, ensure_project
 from michelangelo.app.serve import Server
@@ -324,7 +324,7 @@ def test_server_collects_for_its_owner_and_not_for_a_run(tmp_path: Path) -> None
     server.start()
     endpoint = kubeconfig.load(home.kubeconfig)
     owner = Transport(endpoint)
-    tokens = auth.RunTokens(auth.ensure_key(home.run_key))
+    tokens = auth.RunTokens(keyfiles.ensure_key(home.run_key))
     token = tokens.issue(auth.RunScope("local", "run-1", "uid"), lifetime_seconds=60)
     run = Transport(dataclasses.replace(endpoint, token=token))
     try:

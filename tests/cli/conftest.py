@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from michelangelo.api.v2 import registry
-from michelangelo.apiserver import auth, kubeconfig
+from michelangelo.apiserver import auth, keyfiles, kubeconfig
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.app import settings
@@ -75,8 +75,8 @@ def platform(home: Path) -> Iterator[Platform]:
 def server(platform: Platform) -> Iterator[HttpServer]:
     """A server over the same platform, which the home's kubeconfig leads to."""
     chosen = settings.load()
-    token = auth.ensure_token(chosen.token)
-    authenticator = auth.Authenticator(token, auth.RunTokens(auth.ensure_key(chosen.run_key)))
+    token = keyfiles.ensure_token(chosen.token)
+    authenticator = auth.Authenticator(token, auth.RunTokens(keyfiles.ensure_key(chosen.run_key)))
     parts = AppParts(
         platform.api,
         authenticator,

@@ -11,19 +11,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import orjson
 
 from michelangelo import errors
 
-__all__ = ["ANONYMOUS", "Authenticator", "Identity", "RunScope", "RunTokens", "ensure_key", "ensure_token"]
+__all__ = ["ANONYMOUS", "Authenticator", "Identity", "RunScope", "RunTokens"]
 
 _RUN_PREFIX: Final = "ma-run."
 _MAX_TOKEN: Final = 4096
@@ -49,16 +46,6 @@ class Identity:
 
 ANONYMOUS: Final = Identity("system:anonymous")
 _OWNER: Final = Identity("owner")
-
-
-def ensure_token(path: Path) -> str:
-    """The owner's token, made (256 bits, mode 0600) where the file is not there. Raises SettingsError."""
-    return _ensure(path, lambda: secrets.token_urlsafe(32).encode()).decode().strip()
-
-
-def ensure_key(path: Path) -> bytes:
-    """The key that signs the tokens of runs, made where the file is not there. Raises SettingsError."""
-    return _ensure(path, lambda: secrets.token_bytes(32).hex().encode())
 
 
 class RunTokens:
@@ -115,36 +102,3 @@ class Authenticator:
             if token.startswith(_RUN_PREFIX) and (scope := self._run_tokens.read(token)) is not None:
                 return Identity(f"run:{scope.namespace}/{scope.run}", scope)
         raise errors.UnauthorizedError("Unauthorized: the token is wrong or has expired")
-
-
-def _ensure(path: Path, make: Callable[[], bytes]) -> bytes:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            _write_new(path, make())
-        except FileExistsError:
-            pass
-        value = path.read_bytes()
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-    except OSError as e:
-        raise errors.SettingsError(f"cannot read or make {path}: {e.strerror}; see that the folder is yours") from e
-    if len(value.strip()) < 16:
-        raise errors.SettingsError(f"{path} is damaged: delete it and start again, and a new one is made")
-    return value
-
-
-def _write_new(path: Path, value: bytes) -> None:
-    """All of it or nothing, and only where nothing was: two servers that start at once agree on one file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    if path.exists():
-        raise FileExistsError(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(value)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import importlib
-import secrets
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +42,7 @@ class Sealer:
         """The form to store."""
         if obj.get("kind") != secrecy.KIND:
             return obj
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = os.urandom(_NONCE_BYTES)
         box = nonce + self._cipher.encrypt(nonce, orjson.dumps(secrecy.hidden(obj)), _bound_to(obj))
         stored = secrecy.shown(obj)
         stored["metadata"]["annotations"].pop(secrecy.WITHHELD)

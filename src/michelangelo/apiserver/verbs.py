@@ -10,7 +10,7 @@ read and changed again.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -63,7 +63,7 @@ class ApiServer:
     ) -> None:
         """`sealer`: with the key of the home; without one, secrets are lost with this process."""
         self._store = store
-        self._sealer = sealer or sealing.Sealer(lambda: secrets.token_bytes(sealing.KEY_BYTES))
+        self._sealer = sealer or sealing.Sealer(lambda: os.urandom(sealing.KEY_BYTES))
         self._clock = clock
         self._audit = audit_log
 

@@ -6,19 +6,19 @@ that keeps nothing, all of it is in memory and in a temporary folder. Nothing ru
 
 from __future__ import annotations
 
+import importlib
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from michelangelo import errors
-from michelangelo.apiserver import auth
+from michelangelo.apiserver import keyfiles
 from michelangelo.apiserver.audit import AuditFile
 from michelangelo.apiserver.inprocess import InProcessClient
 from michelangelo.apiserver.sealing import Sealer
 from michelangelo.apiserver.verbs import ApiServer
 from michelangelo.app import storage_access
-from michelangelo.app.blob_collector import BlobCollector
 from michelangelo.app.settings import Settings
 from michelangelo.blobs import opening
 from michelangelo.blobs.blob_store import BlobStore, Collectable
@@ -27,6 +27,9 @@ from michelangelo.client.client import Client
 from michelangelo.storage.memory import MemoryStore
 from michelangelo.storage.sqlite import SqliteStore
 from michelangelo.storage.store import Store
+
+if TYPE_CHECKING:
+    from michelangelo.app.blob_collector import BlobCollector
 
 __all__ = ["Platform", "ensure_project"]
 
@@ -69,11 +72,11 @@ class Platform:
         survives_power_loss = (settings.durability or durability) == "power"
         blobs_url = settings.blobs_url(durability=durability)
         store = SqliteStore(settings.database, synchronous="FULL" if survives_power_loss else "NORMAL")
-        sealer = Sealer(lambda: bytes.fromhex(auth.ensure_key(settings.secrets_key).decode()))
+        sealer = Sealer(lambda: bytes.fromhex(keyfiles.ensure_key(settings.secrets_key).decode()))
         try:
             storage_access.hand_on(InProcessClient(ApiServer(store, sealer=sealer)), settings)
             blobs = opening.open_blob_store(blobs_url)
-            identity = auth.ensure_key(settings.platform_id).decode()[:32] if settings.storage_url else ""
+            identity = keyfiles.ensure_key(settings.platform_id).decode()[:32] if settings.storage_url else ""
             if identity and isinstance(blobs, Collectable):
                 blobs.join(identity, f"{socket.gethostname()}:{settings.home}")
             return cls(
@@ -105,7 +108,11 @@ class Platform:
     @property
     def collector(self) -> BlobCollector:
         """Of what is in `blobs` and `logs` and belongs to no object any more."""
-        return BlobCollector(self.client, self.blobs, platform=self.identity, logs=self.logs)
+        # Late: most processes never collect.
+        module = importlib.import_module("michelangelo.app.blob_collector")
+        return cast(
+            "BlobCollector", module.BlobCollector(self.client, self.blobs, platform=self.identity, logs=self.logs)
+        )
 
     def close(self) -> None:
         self.client.close()

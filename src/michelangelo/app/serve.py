@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from michelangelo import errors
-from michelangelo.apiserver import auth, kubeconfig, tls
+from michelangelo.apiserver import auth, keyfiles, kubeconfig, tls
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.app.blob_collector import Schedule
@@ -47,8 +47,8 @@ class Server:
         self._settings = settings
         self._platform = Platform.open(settings, durability="power", user="system:controllers")
         try:
-            self._token = auth.ensure_token(settings.token)
-            run_tokens = auth.RunTokens(auth.ensure_key(settings.run_key))
+            self._token = keyfiles.ensure_token(settings.token)
+            run_tokens = auth.RunTokens(keyfiles.ensure_key(settings.run_key))
             certificate = tls.ensure(settings.tls, hosts=_hosts(settings.host))
             self._authority = certificate.authority.read_bytes()
             parts = AppParts(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from michelangelo.apiserver import auth
+from michelangelo.apiserver import auth, keyfiles
 from michelangelo.apiserver.http.app import AppParts
 from michelangelo.apiserver.http.server import HttpServer
 from michelangelo.apiserver.verbs import ApiServer
@@ -124,8 +124,8 @@ def our_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     """URL and token of a server of ours."""
     home: Path = tmp_path_factory.mktemp("ours")
     store = MemoryStore()
-    token = auth.ensure_token(home / "token")
-    authenticator = auth.Authenticator(token, auth.RunTokens(auth.ensure_key(home / "run-key")))
+    token = keyfiles.ensure_token(home / "token")
+    authenticator = auth.Authenticator(token, auth.RunTokens(keyfiles.ensure_key(home / "run-key")))
     server = HttpServer(AppParts(ApiServer(store), authenticator))
     server.start()
     yield server.url, token
