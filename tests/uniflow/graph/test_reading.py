@@ -187,3 +187,59 @@ def test_package_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+CLASSES = """
+class Base:
+    def __init__(self, depth):
+        self.step = a
+        self.depth = depth
+
+    def fit(self, rows):
+        return self.deepen(self.step(rows))
+
+    def deepen(self, rows):
+        return b(rows)
+
+    @classmethod
+    def made(cls, rows):
+        return cls(2).fit(rows)
+
+    @staticmethod
+    def plain(rows):
+        return a(rows)
+
+    @property
+    def best(self):
+        return b(self.depth)
+
+
+class Model(Base):
+    def deepen(self, rows):
+        return super().deepen(a(rows))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Base(1).fit(n)", ["call fit", ">task a", ">call deepen", ">>task bee"]),
+        ("Model(1).fit(n)", ["call fit", ">task a", ">call deepen", ">>task a", ">>call deepen", ">>>task bee"]),
+        ("Base.made(n)", ["call made", ">call fit", ">>task a", ">>call deepen", ">>>task bee"]),
+        ("Base(1).plain(n)", ["call plain", ">task a"]),
+        ("Base(1).best + Base.plain(n)", ["call best", ">task bee", "call plain", ">task a"]),
+        ("Base.fit(Base(1), n)", ["call fit", ">task a", ">call deepen", ">>task bee"]),
+        ("model = Base(1)\n    for row in n:\n        model.fit(row)", [
+            "loop for row in n", ">call fit", ">>task a", ">>call deepen", ">>>task bee",
+        ]),
+    ],
+)  # fmt: skip
+def test_methods_of_the_users_classes_are_followed(draw: Draw, line: str, expected: list[str]) -> None:
+    assert shown(draw(f"{CLASSES}\n@uniflow.workflow\ndef flow(n):\n    {line}\n")) == expected
+
+
+def test_data_passes_through_objects(draw: Draw) -> None:
+    found = draw(
+        f"{CLASSES}\n@uniflow.workflow\ndef flow(n):\n    model = Base(a(n))\n    uniflow.sleep(1)\n    model.best\n"
+    )
+    assert edges(found, "data") == {("a", "bee", "value")}

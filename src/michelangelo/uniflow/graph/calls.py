@@ -8,11 +8,12 @@ from typing import Final
 
 from michelangelo.uniflow.graph import values
 from michelangelo.uniflow.graph.drawing import Sketch
-from michelangelo.uniflow.graph.following import Arguments, Following
+from michelangelo.uniflow.graph.following import Following
 from michelangelo.uniflow.graph.names import alias
 from michelangelo.uniflow.graph.values import (
     NOTHING,
     UNKNOWN,
+    Arguments,
     Bound,
     Cell,
     ClassTarget,
@@ -49,7 +50,7 @@ class Calls(Following):
         callee = self.attribute(owner, func.attr) if isinstance(func, ast.Attribute) else self.value(func)
         args = self._arguments(node)
         if isinstance(func, ast.Attribute):
-            self._change(func, owner, args)
+            self._change(func, owner, callee, args)
         found, ends = [], []
         frontier = self.drawing.frontier
         is_open = callee.unknown and not self._is_harmless(func, callee)
@@ -101,10 +102,7 @@ class Calls(Following):
         if isinstance(target, ClassTarget):
             return self._construct(node, target, args)
         if isinstance(target, Part):
-            found = [
-                self._invoke(node, one, args)
-                for one in self.class_member(target.cls, "__call__", target.cell).ordered()
-            ]
+            found = [self._invoke(node, one, args) for one in self.class_member(target, "__call__").ordered()]
             return values.join(*found)
         if isinstance(target, Foreign):
             return self._foreign(node, target.name, args)
@@ -185,14 +183,15 @@ class Calls(Following):
                                 known[one.name] = True
         return known.get(name, False) and not name.startswith("__")
 
-    def _change(self, func: ast.Attribute, owner: Value, args: Arguments) -> None:
-        """`items.append(x)`: what a method gets may be inside the object afterwards."""
-        if func.attr in _READING:
+    def _change(self, func: ast.Attribute, owner: Value, callee: Value, args: Arguments) -> None:
+        """`items.append(x)`: what a method that is not the user's gets may be inside the object afterwards."""
+        if func.attr in _READING or callee.targets:
             return
         given = values.join(*(value for _, value in args))
-        for cell in owner.cells:
+        cells = values.insides(owner)
+        for cell in cells:
             cell.put(None, given)
-        if not owner.cells and isinstance(func.value, ast.Name) and func.value.id in self.frame.env:
+        if not cells and isinstance(func.value, ast.Name) and func.value.id in self.frame.env:
             known = self.frame.env[func.value.id]
             if not known.targets and values.origins(given):
                 self.frame.assign(func.value.id, values.join(known, Value(values.origins(given))))
@@ -221,6 +220,8 @@ class Calls(Following):
             for key, value in args[1:]:
                 cell.put(key - 1 if isinstance(key, int) else key, value)
             return Value(targets=frozenset(Bound(one, cell) for one in args[0][1].targets), unknown=args[0][1].unknown)
+        if name == "builtins.super" and not args:
+            return self.super()
         if name == "builtins.getattr" and len(args) >= 2:
             return self._getattr(node, args)
         if name == "builtins.dict":
@@ -238,7 +239,7 @@ class Calls(Following):
         given = values.join(*(value for _, value in args), called)
         if not (name.startswith("builtins.") and last not in _MUTATING):
             for _, value in args:
-                for cell in value.cells:
+                for cell in values.insides(value):
                     cell.put(None, Value(values.origins(given)))
         return self._made(node, given)
 
@@ -295,12 +296,14 @@ class Calls(Following):
         fields = [
             s.target.id for s in target.node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
         ]
-        for key, value in args:
+        made = Part(target, cell)
+        start = self.class_member(made, "__init__").ordered()
+        for key, value in args if not start else ():
             name = fields[key] if isinstance(key, int) and key < len(fields) else key if isinstance(key, str) else None
             cell.put(f".{name}" if name else None, value)
-        for one in self.class_member(target, "__init__", cell).ordered():
+        for one in start:
             self._invoke(node, one, args)
-        return Value(targets=frozenset([Part(target, cell)]))
+        return Value(targets=frozenset([made]))
 
     # --- functions of the user's ---
 
@@ -309,7 +312,9 @@ class Calls(Following):
         found = NOTHING
         for _, value in args:
             for one in value.ordered():
-                if isinstance(one, Part | ClassTarget | Foreign | values.ModuleTarget | values.ImportTarget):
+                if isinstance(
+                    one, Part | ClassTarget | Foreign | values.Super | values.ModuleTarget | values.ImportTarget
+                ):
                     continue
                 # Twice: what the function returns may be what it is given next.
                 for _ in range(2):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from michelangelo.uniflow.graph import frames, values
 from michelangelo.uniflow.graph.drawing import Sketch
 from michelangelo.uniflow.graph.expressions import Expressions
 from michelangelo.uniflow.graph.frames import Frame, Place
-from michelangelo.uniflow.graph.values import NOTHING, UNKNOWN, FunctionTarget, Part, Target, Value
+from michelangelo.uniflow.graph.values import NOTHING, UNKNOWN, Arguments, FunctionTarget, Value
 
-__all__ = ["Arguments", "Following"]
-
-Arguments: TypeAlias = list[tuple[int | str | None, Value]]
-"""By position, by name, or None where it is not known which (`*x`, `**y`)."""
+__all__ = ["Following"]
 
 
 class Following(Expressions):
@@ -90,8 +86,8 @@ class Following(Expressions):
         assert frame.code is not None
         names = frame.code.parameters()
         arguments = frame.code.node.args
-        if target.instance is not None and names:
-            frame.assign(names[0], Value(cells=frozenset([target.instance]), targets=_selves(self, target)))
+        if target.receiver is not None and names:
+            frame.assign(names[0], Value(targets=frozenset([target.receiver])))
             names = names[1:]
         anywhere = values.join(*(value for key, value in args if key is None))
         given = {key: value for key, value in args if key is not None}
@@ -124,15 +120,3 @@ class Following(Expressions):
         cell = self.world.cell(place, frame)
         cell.put(None, values.join(*inside))
         return Value(cells=frozenset([cell]))
-
-
-def _selves(reader: Following, target: FunctionTarget) -> frozenset[Target]:
-    """The object that a method is called on, as an object of its class."""
-    instance = target.instance
-    return frozenset(
-        one
-        for frame in (reader.frame, *reader.world.frames.values())
-        for value in frame.ever.values()
-        for one in value.targets
-        if isinstance(one, Part) and one.cell is instance
-    )

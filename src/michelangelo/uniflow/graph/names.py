@@ -9,16 +9,18 @@ from typing import Final
 
 from michelangelo.uniflow.graph import sources, values
 from michelangelo.uniflow.graph.drawing import Drawing
-from michelangelo.uniflow.graph.frames import Frame, World
+from michelangelo.uniflow.graph.frames import Frame, Place, World
 from michelangelo.uniflow.graph.values import (
     NOTHING,
     UNKNOWN,
+    Arguments,
     ClassTarget,
     Foreign,
     FunctionTarget,
     ImportTarget,
     ModuleTarget,
     Part,
+    Super,
     TaskTarget,
     Value,
     WorkflowTarget,
@@ -27,6 +29,7 @@ from michelangelo.uniflow.graph.values import (
 __all__ = ["Names", "alias", "constant", "decorator_kind"]
 
 _BUILTINS: Final = frozenset(dir(builtins))
+_MAX_BASES: Final = 8
 
 
 class Names:
@@ -42,6 +45,9 @@ class Names:
 
     @abstractmethod
     def value(self, node: ast.expr | None) -> Value: ...
+
+    @abstractmethod
+    def follow(self, node: Place, target: FunctionTarget, args: Arguments) -> Value: ...
 
     def _name(self, node: ast.Name) -> Value:
         return self.lookup(node.id)
@@ -90,7 +96,13 @@ class Names:
         return known
 
     def _attribute(self, node: ast.Attribute) -> Value:
-        return self.attribute(self.value(node.value), node.attr)
+        found = self.attribute(self.value(node.value), node.attr)
+        properties = [one for one in found.ordered() if _is_property(one)]
+        for one in properties:
+            assert isinstance(one, FunctionTarget)
+            rest = Value(found.origins, found.targets - {one}, found.cells, found.unknown)
+            found = values.join(rest, self.follow(node, one, []))
+        return found
 
     def attribute(self, owner: Value, name: str) -> Value:
         found = [self._attribute_of(target, name) for target in owner.ordered()]
@@ -113,38 +125,57 @@ class Names:
         if isinstance(target, WorkflowTarget) and name == "fn":
             return Value(targets=frozenset([FunctionTarget(target.code)]))
         if isinstance(target, ClassTarget):
-            return self.class_member(target, name, None)
+            return self.class_member(target, name)
         if isinstance(target, Part):
             known = target.cell.items.get(f".{name}")
+            member = self.class_member(target, name)
+            if known is None and member is not NOTHING:
+                # What setattr has put somewhere may be under this name too.
+                return values.join(member, target.cell.rest) if target.cell.rest.targets else member
             inside = values.join(known, target.cell.rest) if known is not None else _data(target.cell.all())
-            return values.join(inside, self.class_member(target.cls, name, target.cell))
+            return values.join(inside, member)
+        if isinstance(target, Super):
+            return self.class_member(target.receiver, name, after=target.cls)
         return NOTHING
 
-    def class_member(self, cls: ClassTarget, name: str, instance: values.Cell | None, depth: int = 0) -> Value:
-        """What a class, or one of its bases in the user's files, defines under `name`."""
-        for statement in cls.node.body:
-            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name == name:
-                definer = self.module(cls.module.name)
-                made = self._reader(definer).function(statement, f"{cls.node.name}.")
-                is_static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in statement.decorator_list)
-                if instance is None or is_static:
-                    return made
-                bound = (
-                    FunctionTarget(one.code, None, instance) if isinstance(one, FunctionTarget) else one
-                    for one in made.targets
-                )
-                return Value(made.origins, frozenset(bound), made.cells, made.unknown)
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                if any(isinstance(one, ast.Name) and one.id == name for one in targets):
-                    return self._reader(self.module(cls.module.name)).muted(statement.value)
-        for base in cls.node.bases if depth < 8 else ():
+    def class_member(self, receiver: Part | ClassTarget, name: str, after: ClassTarget | None = None) -> Value:
+        """What an object, or a class, has under `name` by its class or one of its bases in the user's files; `after`:
+        by those that come after this one."""
+        order = self.ancestors(receiver.cls if isinstance(receiver, Part) else receiver)
+        if after in order:
+            order = order[order.index(after) + 1 :]
+        for cls in order:
+            reader = self._reader(self.module(cls.module.name))
+            for statement in cls.node.body:
+                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name == name:
+                    made = reader.function(statement, f"{cls.node.name}.")
+                    return _bound(made, receiver, statement)
+                if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+                    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                    if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+                        return reader.muted(statement.value)
+        return NOTHING
+
+    def ancestors(self, cls: ClassTarget, depth: int = 0) -> list[ClassTarget]:
+        """A class and its bases in the user's files, in the order in which an attribute is looked for."""
+        found = [cls]
+        for base in cls.node.bases if depth < _MAX_BASES else ():
             for one in self._reader(self.module(cls.module.name)).muted(base).ordered():
                 if isinstance(one, ClassTarget):
-                    found = self.class_member(one, name, instance, depth + 1)
-                    if found is not NOTHING:
-                        return found
-        return NOTHING
+                    found += self.ancestors(one, depth + 1)
+        # A base that several share comes after them.
+        return [one for number, one in enumerate(found) if one not in found[number + 1 :]]
+
+    def super(self) -> Value:
+        """`super()`, without arguments, in the code of this frame."""
+        parameters = self.frame.code.parameters() if self.frame.code else []
+        name = self.frame.qualname.rpartition(".")[0].rpartition(".")[2]
+        found: set[values.Target] = set()
+        for one in self.lookup(parameters[0]).targets if parameters else ():
+            if isinstance(one, Part | ClassTarget):
+                order = self.ancestors(one.cls if isinstance(one, Part) else one)
+                found |= {Super(one, cls) for cls in order if cls.node.name == name}
+        return Value(targets=frozenset(found), unknown=not found)
 
     def _reader(self, frame: Frame) -> Names:
         return type(self)(self.world, frame)
@@ -193,6 +224,30 @@ class Names:
                 inside = cell.all()
                 found.append(Value(inside.origins, inside.targets, inside.cells, unknown=True))
         return values.join(*found)
+
+
+def _bound(made: Value, receiver: Part | ClassTarget, definition: ast.FunctionDef | ast.AsyncFunctionDef) -> Value:
+    """A method as an attribute of an object or of a class."""
+    decorators = _decorators(definition)
+    if "classmethod" in decorators:
+        receiver = receiver.cls if isinstance(receiver, Part) else receiver
+    elif "staticmethod" in decorators or isinstance(receiver, ClassTarget):
+        return made
+    targets = (
+        FunctionTarget(one.code, None, receiver) if isinstance(one, FunctionTarget) else one for one in made.targets
+    )
+    return Value(made.origins, frozenset(targets), made.cells, made.unknown)
+
+
+def _is_property(target: values.Target) -> bool:
+    if not isinstance(target, FunctionTarget) or target.receiver is None or isinstance(target.code.node, ast.Lambda):
+        return False
+    return not {"property", "cached_property"}.isdisjoint(_decorators(target.code.node))
+
+
+def _decorators(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The last parts of their names."""
+    return {ast.unparse(one).rpartition(".")[2] for one in definition.decorator_list}
 
 
 def decorator_kind(target: values.Target) -> str:

@@ -7,7 +7,7 @@ so that what is put in under one name is found under another.
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOTHING",
     "UNKNOWN",
+    "Arguments",
     "Bound",
     "Cell",
     "ClassTarget",
@@ -27,11 +28,13 @@ __all__ = [
     "ImportTarget",
     "ModuleTarget",
     "Part",
+    "Super",
     "Target",
     "TaskTarget",
     "Value",
     "WorkflowTarget",
     "elements",
+    "insides",
     "join",
     "origins",
 ]
@@ -62,11 +65,12 @@ class WorkflowTarget:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FunctionTarget:
-    """A function, lambda or method of the user's; `definer` is the function's frame that its free names are of."""
+    """A function, lambda or method of the user's; `definer` is the function's frame that its free names are of, and
+    `receiver` what a method is called on."""
 
     code: Code
     definer: Frame | None = None
-    instance: Cell | None = None
+    receiver: Part | ClassTarget | None = None
 
     @property
     def order(self) -> str:
@@ -141,8 +145,21 @@ class Part:
         return f"9 {self.cls.order}"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Super:
+    """`super()` in a method of `cls`."""
+
+    receiver: Part | ClassTarget
+    cls: ClassTarget
+
+    @property
+    def order(self) -> str:
+        return f"10 {self.cls.order}"
+
+
 Target: TypeAlias = (
     "TaskTarget | WorkflowTarget | FunctionTarget | ClassTarget | ModuleTarget | ImportTarget | Foreign | Bound | Part"
+    " | Super"
 )
 _MAX_TARGETS: Final = 24
 
@@ -160,6 +177,8 @@ class Value:
         return sorted(self.targets, key=lambda one: one.order)
 
 
+Arguments: TypeAlias = list[tuple[int | str | None, Value]]
+"""By position, by name, or None where it is not known which (`*x`, `**y`)."""
 NOTHING: Final = Value()
 UNKNOWN: Final = Value(unknown=True)
 
@@ -210,7 +229,7 @@ def join(*values: Value) -> Value:
 
 def elements(value: Value) -> Value:
     """What iterating over it may give."""
-    inside = join(*(cell.all() for cell in value.cells))
+    inside = join(*(cell.all() for cell in insides(value)))
     known = bool(value.cells) and not value.unknown
     return join(inside, Value(value.origins, unknown=not known))
 
@@ -225,18 +244,18 @@ def origins(value: Value) -> frozenset[str]:
     while pending:
         one = pending.pop()
         found |= one.origins
-        for cell in (*one.cells, *_inner(one.targets)):
+        for cell in insides(one):
             if id(cell) not in seen:
                 seen.add(id(cell))
                 pending += [cell.rest, *cell.items.values()]
     return frozenset(found)
 
 
-def _inner(targets: Iterable[Target]) -> list[Cell]:
-    found = []
-    for target in targets:
-        if isinstance(target, Bound | Part):
-            found.append(target.cell)
-        elif isinstance(target, FunctionTarget) and target.instance is not None:
-            found.append(target.instance)
+def insides(value: Value) -> list[Cell]:
+    """The cells of containers and objects that it may be."""
+    found = list(value.cells)
+    for target in value.targets:
+        inner = target.receiver if isinstance(target, FunctionTarget | Super) else target
+        if isinstance(inner, Bound | Part):
+            found.append(inner.cell)
     return found
