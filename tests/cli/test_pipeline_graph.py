@@ -143,6 +143,7 @@ def test_graph_of_a_registered_pipeline_is_on_its_revision(
         (["{broken}"], "line 2"),
         (["unknown", "-n", "demo"], "there is no pipeline unknown in project demo"),
         (["--run", "run-0", "-n", "demo"], "there is no run run-0 in project demo"),
+        (["{flow}:flow", "--out", "graph.png"], "graph.png: no form has this suffix"),
         ([], "name a workflow file"),
     ],
 )

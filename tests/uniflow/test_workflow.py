@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,20 @@ def test_workflow_keeps_the_face_of_its_function() -> None:
     )
     with pytest.raises(TypeError, match="decorates a function"):
         uniflow.workflow(int)
+
+
+def test_functions_whose_body_does_not_run_when_called_are_refused() -> None:
+    async def late() -> int:
+        return 1
+
+    def lazy() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="late is async"):
+        uniflow.task(late)
+    for function in (late, lazy):
+        with pytest.raises(TypeError, match=f"{function.__name__} is async, or has a yield"):
+            uniflow.workflow(function)
 
 
 def test_time_and_chance_come_from_the_run(run: MemoryRun) -> None:

@@ -23,7 +23,17 @@ from michelangelo.uniflow.graph import Graph, markup, svg, text
 __all__ = ["graph"]
 
 _FORMATS: Final = ("text", "json", "yaml", "svg", "mermaid", "dot")
-_SUFFIXES: Final = {".svg": "svg", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".mmd": "mermaid", ".dot": "dot"}
+_SUFFIXES: Final = {
+    ".svg": "svg",
+    ".json": "json",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".mmd": "mermaid",
+    ".dot": "dot",
+} | {
+    ".txt": "text",
+    "": "text",
+}
 _MIN_COLUMNS: Final = 60
 _COLOURS: Final = {"ok": "green", "cached": "green", "running": "yellow"}
 
@@ -46,7 +56,7 @@ def graph(
       mactl pipeline graph train -n demo --out train.svg
       mactl pipeline graph --run run-20260102-030405-0a1b2c3d
     """
-    form = form or _SUFFIXES.get(out.suffix.lower() if out else "", "text")
+    form = form or _form_of(out)
     states: dict[str, dict[str, int]] = {}
     if not run_name:
         drawn = _drawn(invocation, target, namespace)
@@ -62,6 +72,15 @@ def graph(
         click.echo(f"{out} written")
     else:
         click.echo(_painted(written) if form == "text" and states else written, nl=False)
+
+
+def _form_of(out: Path | None) -> str:
+    """What the suffix of a file says. Raises SettingsError when that is of no form."""
+    suffix = out.suffix.lower() if out else ""
+    if suffix not in _SUFFIXES:
+        known = ", ".join(filter(None, _SUFFIXES))
+        raise errors.SettingsError(f"--out {out}: no form has this suffix; take one of {known}, or say -o")
+    return _SUFFIXES[suffix]
 
 
 def _drawn(invocation: Invocation, target: str, namespace: str) -> Graph:

@@ -80,7 +80,7 @@ def load_file(path: str, module: str = "") -> ModuleType:
             return importlib.import_module(module)
         return _execute(path, module)
     except SyntaxError as error:
-        raise SourceError(_describe_syntax_error(error)) from error
+        raise SourceError(_describe_syntax_error(path, error)) from error
     except (Exception, SystemExit) as error:
         raise SourceError(_describe_failure(path, error)) from error
 
@@ -138,10 +138,11 @@ def _same_file(one: str | None, other: str) -> bool:
     return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _describe_syntax_error(error: SyntaxError) -> str:
-    line = (error.text or "").rstrip()
-    caret = "\n    " + " " * (max(error.offset or 1, 1) - 1) + "^" if line else ""
-    return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}\n    {line}{caret}"
+def _describe_syntax_error(path: str, error: SyntaxError) -> str:
+    where = f"{error.filename or path}, line {error.lineno}" if error.lineno else error.filename or path
+    text = (error.text or "").rstrip()
+    line = f"\n    {text}\n    {' ' * (max(error.offset or 1, 1) - 1)}^" if text else ""
+    return f"{where}: {type(error).__name__}: {error.msg}{line}"
 
 
 def _describe_failure(path: str, error: BaseException) -> str:

@@ -23,8 +23,9 @@ def parse(path: str) -> tuple[str, ast.Module]:
         status = os.stat(path)
         return _parse(path, status.st_mtime_ns, status.st_size)
     except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise SourceError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}\n    {line}") from error
+        where = f"{path}, line {error.lineno}" if error.lineno else path
+        line = f"\n    {error.text.strip()}" if error.text else ""
+        raise SourceError(f"{where}: {type(error).__name__}: {error.msg}{line}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
 

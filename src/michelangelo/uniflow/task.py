@@ -159,6 +159,10 @@ class Task(Generic[_P, _R]):
     def __init__(self, fn: Callable[_P, _R], options: TaskOptions) -> None:
         if not callable(fn) or isinstance(fn, type):
             raise TypeError(f"@uniflow.task decorates a function, not {fn!r}")
+        if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(
+                f"@uniflow.task decorates a plain function, which may call asyncio.run(…); {fn.__name__} is async"
+            )
         self.fn = fn
         self.options = options
         self.__qualname__ = fn.__qualname__

@@ -26,6 +26,8 @@ class Workflow(Generic[_P, _R]):
     def __init__(self, fn: Callable[_P, _R], *, alias: str | None = None) -> None:
         if not callable(fn) or isinstance(fn, type):
             raise TypeError(f"@uniflow.workflow decorates a function, not {fn!r}")
+        if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+            raise TypeError(f"@uniflow.workflow decorates a plain function; {fn.__name__} is async, or has a yield")
         self.fn = fn
         self.alias = alias
         self.__qualname__ = fn.__qualname__

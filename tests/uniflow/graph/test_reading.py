@@ -189,6 +189,15 @@ def test_package_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("source", "message"), [(b"\xff\xfe\x00", r"flow\.py: SyntaxError"), (b"def f(:", "line 1: Syn")]
+)
+def test_file_that_is_no_python_is_named(tmp_path: Path, source: bytes, message: str) -> None:
+    (tmp_path / "flow.py").write_bytes(source)
+    with pytest.raises(errors.SourceError, match=message):
+        graph.read(str(tmp_path / "flow.py"), "flow").graph()
+
+
 CLASSES = """
 class Base:
     def __init__(self, depth):

@@ -250,7 +250,7 @@ class Body(Calls):
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
         items = self.value(node.iter)
-        text = ast.unparse(node.target)
+        text = self.frame.module.text(node.target)
         group = self.group("loop", f"for {text} in {{}}", node, node.iter)
         self.feed(items, group, "items")
         self.take_turns(items, group)
