@@ -91,7 +91,10 @@ def test_explain_recursive_shows_all_fields_without_descriptions() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("spec.manifest.foo.bar", r'field "foo" does not exist in pipeline.spec.manifest; it has content, filePath'),
+        (
+            "spec.manifest.foo.bar",
+            r'field "foo" does not exist in pipeline.spec.manifest; it has content, environments, filePath',
+        ),
         ("foo", r'field "foo" does not exist in pipeline; it has apiVersion, kind, metadata, spec, status'),
         ("spec.type.x", r'field "x" does not exist in pipeline.spec.type; it has no fields of its own'),
     ],

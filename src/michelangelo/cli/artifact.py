@@ -58,7 +58,8 @@ def list_artifacts(invocation: Invocation, run: str, namespace: str, output: For
 @options.namespace
 @click.pass_obj
 def get(invocation: Invocation, target: tuple[str, ...], path: str, force: bool, namespace: str) -> None:
-    """Write an artifact to a file. A directory is unpacked; a table becomes CSV if the name ends so.
+    """Write an artifact to a file, or a directory and a table in several parts to a folder. A table becomes CSV if the
+    name ends so.
 
     \b
     Example:
@@ -99,7 +100,9 @@ def preview(invocation: Invocation, target: tuple[str, ...], rows: int, max_size
     show_default=True,
     help="Leave what was written or used later; at least 1h.",
 )
-@click.option("-o", "--output", "form", type=click.Choice(("table", "json", "yaml")), default="table")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(("table", "json", "yaml")), default="table", help="Output format."
+)
 @click.pass_obj
 def collect(invocation: Invocation, dry_run: bool, older_than: float, form: Format) -> None:
     """Free what no run, pipeline or cached output refers to any more, in all projects. Safe while runs go on.
@@ -124,6 +127,10 @@ def collect(invocation: Invocation, dry_run: bool, older_than: float, form: Form
 def _find(link: Connection, target: tuple[str, ...], namespace: str) -> Artifact:
     if len(target) == 2:
         return artifacts.choose(artifacts.of_run(link, namespace, target[0]), target[0], target[1])
+    if len(target) == 1 and "/" in target[0]:
+        # As `artifact list -o name` writes it.
+        run, _, name = target[0].partition("/")
+        return artifacts.choose(artifacts.of_run(link, namespace, run), run, name)
     if len(target) == 1 and target[0].startswith("sha256:"):
         digest = "sha256:" + parse_digest(target[0])
         return Artifact("", digest[:_SHOWN_DIGEST], "", "", {"$codec": "blob", "blob": digest, "type": ""})
