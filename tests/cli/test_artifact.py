@@ -23,8 +23,26 @@ import pathlib
 from dataclasses import dataclass
 
 from michelangelo import uniflow
+from michelangelo.uniflow.codecs.io_registry import IO, default_io
 
 HERE = pathlib.Path(__file__).parent
+
+
+class Curve:
+    pass
+
+
+class CurveIO(IO[Curve]):
+    def write(self, url: str, value: Curve) -> None:
+        pathlib.Path(url, "sub").mkdir(parents=True)
+        pathlib.Path(url, "sub", "a.txt").write_text("one")
+        pathlib.Path(url, "b.txt").write_text("two")
+
+    def read(self, url: str, metadata: None) -> Curve:
+        return Curve()
+
+
+default_io.set(Curve, CurveIO)
 
 
 @dataclass
@@ -71,6 +89,19 @@ def picture() -> bytes:
     return b"\\x89PNG\\r\\n\\x1a\\n" + b"\\0\\0\\0\\rIHDR" + size + bytes(9000)
 
 
+@uniflow.task
+def rows() -> object:
+    import pandas as pd
+    from michelangelo.workflow.variables import DatasetVariable
+
+    return DatasetVariable.create(pd.DataFrame({"price": [1.5, 2.5]}))
+
+
+@uniflow.task
+def curve() -> object:
+    return Curve()
+
+
 @uniflow.workflow
 def flow() -> None:
     table()
@@ -80,6 +111,8 @@ def flow() -> None:
     for number in range(2):
         score(number)
     picture()
+    rows()
+    curve()
 
 
 if __name__ == "__main__":
@@ -119,7 +152,7 @@ def test_list_shows_what_the_tasks_of_a_run_produced(anywhere: Platform, run: st
     rows = [line.split() for line in result.out.splitlines()]
     assert rows[0] == ["NAME", "TYPE", "SIZE", "DIGEST", "DETAILS"]
     assert [row[0] for row in rows[1:]] == [
-        *("table", "array", "train", "train.note", "folder", "score#1", "score#2", "picture")
+        *("table", "array", "train", "train.note", "folder", "score#1", "score#2", "picture", "rows", "curve")
     ]
     assert {"pandas.DataFrame", "rows=30", "columns=2"} <= set(rows[1])
     assert {"numpy.ndarray", "shape=3x4", "dtype=float64"} <= set(rows[2])
@@ -151,6 +184,24 @@ def test_get_unpacks_a_directory(anywhere: Platform, run: str, mactl: Mactl, tmp
     again = mactl("artifact", "get", run, "folder", "-o", "here", "--force")
     assert again.code == 2
     assert "here exists already: remove it" in again.err
+
+
+def test_data_in_shards_is_one_artifact(anywhere: Platform, run: str, mactl: Mactl, tmp_path: Path) -> None:
+    (listed,) = [one for one in json.loads(mactl("artifact", "list", run, "-o", "json").out) if one["name"] == "rows"]
+    assert (listed["type"], listed["size"] > 1000) == ("DatasetVariable", True)
+    assert "price (double)" in mactl("artifact", "preview", run, listed["digest"]).out
+    mactl("artifact", "get", f"{run}/rows", "-o", str(tmp_path / "rows.csv"))
+    assert (tmp_path / "rows.csv").read_text().split() == ["price", "1.5", "2.5"]
+
+
+def test_data_in_several_files_goes_to_a_folder(anywhere: Platform, run: str, mactl: Mactl, tmp_path: Path) -> None:
+    looked = mactl("artifact", "preview", run, "curve").out
+    assert "2 files, of which b.txt:\ntwo" in looked
+    mactl("artifact", "get", run, "curve", "-o", str(tmp_path / "curve"))
+    assert (tmp_path / "curve" / "sub" / "a.txt").read_text() == "one"
+    assert (tmp_path / "curve" / "b.txt").read_text() == "two"
+    refused = mactl("artifact", "get", run, "curve", "-o", "-")
+    assert (refused.code, "which goes to a folder" in refused.err) == (2, True), refused
 
 
 def test_get_by_path_by_digest_and_to_standard_output(home: Path, run: str, mactl: Mactl, tmp_path: Path) -> None:

@@ -106,6 +106,30 @@ def test_explain_shows_the_source_that_differs(mactl: Mactl, run: Run, anywhere:
     assert "flow:RATE: 2 → 5  flow.py:4" in told.out
 
 
+def test_explain_compares_with_another_run_before_it_does_with_another_call(mactl: Mactl, run: Run) -> None:
+    text = "train([9], depth=depth) + train([1, 2], depth=depth)"
+    first = run(was="train([1, 2], depth=depth)", text=text)
+    second = run("--depth", "4", was="train([1, 2], depth=depth)", text=text)
+    told = mactl("cache", "explain", second, "train", "--nth", "2", "-n", "local")
+    assert f"nearest   {first}" in told.out, told
+    assert "argument  depth: 3 → 4" in told.out
+    assert "rows:" not in told.out
+    which = mactl("cache", "explain", second, "train", "-n", "local")
+    assert (which.code, "(1: flow@" in which.err, ", 2: flow@" in which.err) == (2, True, True), which
+
+
+def test_explain_of_what_was_too_old_says_nothing_else(mactl: Mactl, run: Run) -> None:
+    def short(text: str) -> str:
+        return f"cache_ttl_seconds={text}"
+
+    run()
+    run()
+    third = run(was=short("3600"), text=short("1e-6"))
+    told = mactl("cache", "explain", third, "train", "-n", "local")
+    assert "its time to live is 1e-06 s" in told.out
+    assert "earlier" not in told.out
+
+
 def test_explain_says_that_failures_are_not_cached(mactl: Mactl, run: Run) -> None:
     first, second = run("--depth=-1"), run("--depth=-1")
     told = mactl("cache", "explain", second, "train", "-n", "local")

@@ -91,7 +91,9 @@ def test_lost_data_is_made_again(bench: Bench) -> None:
         bench.blobs.delete(digest)
     assert bench.drive(pair) == expected
     assert bench.executor.started == ["consume", "produce", "consume"]
-    assert [entry.state for entry in repairs(bench)] == [EntryState.SUCCEEDED]
+    (again,) = repairs(bench)
+    assert again.state is EntryState.SUCCEEDED
+    assert [entry.details.get("repair") for entry in bench.entries if entry.task == "consume"] == [again.step, None]
 
 
 def test_damaged_data_is_made_again(bench: Bench) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from michelangelo import errors
-from michelangelo.uniflow import source
+from michelangelo.blobs.memory import MemoryBlobStore
+from michelangelo.uniflow import codecs, source
 from michelangelo.worker import failure
 
 USER_CODE = """
@@ -131,6 +132,15 @@ def test_frames_of_the_platform_are_left_out(user: ModuleType) -> None:
     form = failure.from_exception(error)
     assert form["type"] == "michelangelo.errors.SourceError"
     assert "uniflow/source.py" not in form["traceback"]
+
+
+def test_place_in_the_platform_is_not_shown_as_the_users() -> None:
+    error = raised(lambda: codecs.decode({"$codec": "nothing"}, MemoryBlobStore()))
+    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_code.co_filename == __file__:
+        error.__traceback__ = error.__traceback__.tb_next
+    assert error.__traceback__ is not None
+    form = failure.from_exception(error)
+    assert (form["file"], form["line"], form["source"]) == ("", 0, "")
 
 
 def test_exception_without_traceback_has_no_location() -> None:

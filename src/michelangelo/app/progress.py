@@ -103,7 +103,10 @@ def summary(entry: Entry) -> str:
         if entry.error.get("file"):
             text += f" ({entry.error['file']}:{entry.error.get('line')})"
     if not entry.final and entry.state is not EntryState.UNKNOWN:
-        text += "; it will run again"
+        # What an entry names as its repair makes the data again that this attempt did not find.
+        text += (
+            "; its data is made again, then it will run again" if "repair" in entry.details else "; it will run again"
+        )
     return text
 
 

@@ -71,7 +71,7 @@ class LocalBlobStore:
     def path(self, digest: str) -> str:
         target = self._target(digest)
         if not target.exists():
-            raise StorageError(f"blob {digest} is not in {self.root}")
+            raise StorageError(f"blob {digest} is not in {self.root}; run the step again that made it")
         return str(target)
 
     def has(self, digest: str) -> bool:

@@ -44,7 +44,7 @@ class MemoryBlobStore:
         try:
             data = self._blobs[digest]
         except KeyError as error:
-            raise StorageError(f"blob {digest} is not in memory") from error
+            raise StorageError(f"blob {digest} is not in memory; run the step again that made it") from error
         return reading.check(data, digest, "memory")
 
     def open(self, digest: str) -> BinaryIO:

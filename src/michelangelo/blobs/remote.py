@@ -138,6 +138,6 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, FileNotFoundError) and self._digest:
-            raise StorageError(f"blob {self._digest} is not in {self._url}") from error
+            raise StorageError(f"blob {self._digest} is not in {self._url}; run the step again that made it") from error
         if isinstance(error, OSError | ValueError | ImportError) and not isinstance(error, StorageError):
             raise StorageError(f"cannot store or read {self._subject} in {self._url}: {error}") from error

@@ -105,7 +105,7 @@ class S3BlobStore:
         try:
             body = Body(self._requests, f"blob {digest}", Bucket=self._bucket, Key=key)
         except Missing as error:
-            raise StorageError(f"blob {digest} is not in {self.url}") from error
+            raise StorageError(f"blob {digest} is not in {self.url}; run the step again that made it") from error
         return reading.checked(cast(BinaryIO, body), digest, self.url)
 
     def has(self, digest: str) -> bool:

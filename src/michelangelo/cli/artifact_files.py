@@ -34,18 +34,20 @@ def write(content: Content, found: Artifact, path: str, *, force: bool) -> str:
     CodecError.
     """
     head = formats.head_of(content, found)
+    is_folder = found.codec == "directory" or len(found.files) > 1
     if path == "-":
-        if found.codec == "directory":
-            raise errors.SettingsError(f"{found.name} is a directory, which goes to a folder: give one with -o PATH")
+        if is_folder:
+            what = "a directory" if found.codec == "directory" else f"{len(found.files)} files"
+            raise errors.SettingsError(f"{found.name} is {what}, which goes to a folder: give one with -o PATH")
         _copy(content, found, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return path
     path = path or _default_name(found, head)
-    if os.path.isdir(path) and found.codec != "directory":
+    if os.path.isdir(path) and not is_folder:
         path = os.path.join(path, _default_name(found, head))
-    _check_free(path, is_folder=found.codec == "directory", force=force)
-    if found.codec == "directory":
-        _unpack(content, found, path)
+    _check_free(path, is_folder=is_folder, force=force)
+    if is_folder:
+        _replace_folder(path, lambda folder: _fill(content, found, folder))
     elif path.lower().endswith(".csv") and formats.kind_of(head) == "parquet":
         _replace(path, lambda file: _write_csv(content, found, file))
     else:
@@ -73,6 +75,8 @@ def _default_name(found: Artifact, head: bytes) -> str:
     if found.codec in ("file", "directory") and own not in ("", ".", ".."):
         return own
     plain = "".join(char if char.isalnum() or char in "-_." else "-" for char in found.name).strip("-.")
+    if len(found.files) > 1:
+        return plain
     return plain + formats.EXTENSIONS.get(formats.kind_of(head) if found.digest else "json", ".bin")
 
 
@@ -111,18 +115,32 @@ def _replace(path: str, fill: Callable[[BinaryIO], None]) -> None:
             os.unlink(partial)
 
 
-def _unpack(content: Content, found: Artifact, path: str) -> None:
+def _replace_folder(path: str, fill: Callable[[str], None]) -> None:
+    """Fill a new folder, and move it to its place."""
     partial = _beside(path)
     try:
-        with content.open_blob(found.digest) as source:
-            archive.unpack(source, partial)
-            while source.read(_PIECE):
-                pass  # to the end, where the digest is checked
+        fill(partial)
         os.rename(partial, path)
     except OSError as e:
         raise errors.SettingsError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(content: Content, found: Artifact, folder: str) -> None:
+    if found.codec == "directory":
+        with content.open_blob(found.digest) as source:
+            archive.unpack(source, folder)
+            while source.read(_PIECE):
+                pass  # to the end, where the digest is checked
+        return
+    for name, digest in found.files.items():
+        place = os.path.join(folder, name)
+        if not os.path.realpath(place).startswith(os.path.realpath(folder) + os.sep):
+            raise errors.SettingsError(f"{found.name} has a file {name!r}, which is outside of its folder")
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "xb") as file, content.open_blob(digest) as source:
+            shutil.copyfileobj(source, file, _PIECE)
 
 
 def _beside(path: str) -> str:

@@ -8,6 +8,7 @@ rest.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import struct
 import tarfile
@@ -30,13 +31,16 @@ _LINE: Final = 200
 
 def show(content: Content, found: Artifact, *, rows: int, max_bytes: int) -> None:
     """Print it. Raises StorageError, IntegrityError where the whole of it was read and is damaged, ApiError."""
+    _title(found, found.size)
+    if len(found.files) > 1:
+        first, digest = next(iter(found.files.items()))
+        click.echo(f"{len(found.files)} files, of which {first}:")
+        found = dataclasses.replace(found, value={**found.value, "blob": digest, "size": 0})
     if not found.digest:
-        _title(found, found.size)
         _show_text(json.dumps(found.value, indent=2, ensure_ascii=False), rows)
         return
     head = formats.head_of(content, found)
     kind = formats.kind_of(head)
-    _title(found, found.size)
     is_small = found.size <= max_bytes and (found.size > 0 or len(head) < formats.HEAD_BYTES)
     look = _Look(content, found, head, rows, max_bytes, is_small)
     try:

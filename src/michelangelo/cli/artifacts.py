@@ -1,6 +1,6 @@
 """What tasks produced, as TaskRuns tell it: outputs, and the blobs within them. It reads objects, and no data.
 
-An output is one artifact under the name of its task; what in it is a blob of its own is one more, under the path to it
+An output is one artifact under the name of its task; what in it is data of its own is one more, under the path to it
 (`train.model`, `split[1]`). Of several steps of one task each has its number: `score#3`.
 """
 
@@ -28,7 +28,7 @@ _MIN_DIGEST: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """`value` is the encoded value; `digest` is empty for one that is in the object itself."""
+    """`value` is the encoded value."""
 
     run: str
     name: str
@@ -38,7 +38,19 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        return str(self.value.get("blob") or "") if isinstance(self.value, dict) and "$codec" in self.value else ""
+        """Empty for what is in the object itself, and for what is in several blobs."""
+        if not _is_data(self.value):
+            return ""
+        files = self.files
+        return str(self.value.get("blob") or (next(iter(files.values())) if len(files) == 1 else ""))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """By name the digests of what was written as files: shards of a table, or what an `IO` class left."""
+        if not _is_data(self.value) or "blob" in self.value:
+            return {}
+        shards = {f"part-{number:05d}.parquet": digest for number, digest in enumerate(self.value["blobs"])}
+        return dict(self.value.get("files") or shards)
 
     @property
     def codec(self) -> str:
@@ -47,7 +59,7 @@ class Artifact:
     @property
     def size(self) -> int:
         """Bytes."""
-        return int(self.value.get("size") or 0) if self.digest else len(json.dumps(self.value))
+        return int(self.value.get("size") or 0) if _is_data(self.value) else len(json.dumps(self.value))
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -159,23 +171,27 @@ def _is_output(task_run: Object) -> bool:
 
 
 def _parts(output: Any) -> Iterator[tuple[str, Any]]:
-    """The output itself, and the blobs within it, each with its path."""
+    """The output itself, and the data within it, each with its path."""
     yield "", output
-    if not (isinstance(output, dict) and "blob" in output):
-        yield from _blobs(output, "")
+    if not _is_data(output):
+        yield from _data(output, "")
 
 
-def _blobs(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _data(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, list):
         for index, item in enumerate(tree):
-            yield from _blobs(item, f"{path}[{index}]")
+            yield from _data(item, f"{path}[{index}]")
     elif isinstance(tree, dict):
-        if "$codec" in tree and "blob" in tree:
+        if _is_data(tree):
             yield path, tree
             return
         for key, item in tree.items():
             is_structure = "$codec" in tree and key in _STRUCTURE
-            yield from _blobs(item, path if is_structure else f"{path}.{key}")
+            yield from _data(item, path if is_structure else f"{path}.{key}")
+
+
+def _is_data(tree: Any) -> bool:
+    return isinstance(tree, dict) and "$codec" in tree and ("blob" in tree or "blobs" in tree)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from michelangelo.meta import labels
 __all__ = ["choose", "print_data", "show", "steps", "tell"]
 
 _PAGE: Final = 500
+_NAMED: Final = 10
 _COLOURS: Final = {"hit": "green", "miss": "yellow", "waiting": "yellow"}
 
 
@@ -52,8 +53,10 @@ def choose(found: Sequence[list[Object]], run: str, wanted: str, nth: int | None
             click.echo(f"{number:>3}  {one[0]['spec']['step']}  ({one[-1]['status']['state']})", err=True)
         nth = click.prompt("Which one", type=click.IntRange(1, len(meant)), default=1, err=True)
     if nth is None and len(meant) > 1:
+        shown = ", ".join(f"{number}: {one[0]['spec']['step']}" for number, one in enumerate(meant[:_NAMED], start=1))
+        more = ", …" if len(meant) > _NAMED else ""
         raise errors.SettingsError(
-            f"{len(meant)} steps of run {run} are {wanted!r}: say which with --nth 1 … {len(meant)}"
+            f"{len(meant)} steps of run {run} are {wanted!r}: say which with --nth 1 … {len(meant)} ({shown}{more})"
         )
     if nth is not None and nth > len(meant):
         raise errors.NotFoundError(f"run {run} has {len(meant)} steps {wanted!r}, so there is no --nth {nth}")
@@ -84,6 +87,8 @@ def tell(link: Connection, namespace: str, run: str, attempts: Sequence[Object])
     nearest = details.get("cacheNearest")
     if nearest:
         story["nearest"] = _with_sources(link, namespace, run, nearest)
+        if any(one["what"] in ("timeToLive", "data") for one in nearest["differences"]):
+            return story  # which says all there is
     earlier = _earlier(link, namespace, run, first)
     return {**story, "earlier": earlier} if earlier else story
 

@@ -72,6 +72,8 @@ def _describe(link: Connection, obj: Object) -> None:
     }
     _print_fields(head, 0)
     rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    if obj["kind"] == "Secret":
+        _print_fields({"data": dict.fromkeys(rest.pop("data", None) or {}, "(not shown)")}, 0, literal=True)
     _print_fields(rest, 0)
     status = dict(obj.get("status") or {})
     conditions = status.pop("conditions", None) or []

@@ -85,7 +85,7 @@ def read_table(content: Content, found: Artifact) -> Any:
 def decoded(content: Content, found: Artifact, codec: str) -> Any:
     """The blob as `codec` reads it. Raises CodecError when a library is missing or the data is something else."""
     codecs = importlib.import_module("michelangelo.uniflow.codecs")
-    return codecs.decode({**found.value, "$codec": codec}, _Reader(content))
+    return codecs.decode({**found.value, "$codec": codec, "blob": found.digest}, _Reader(content))
 
 
 class _Reader:

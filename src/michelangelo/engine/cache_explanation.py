@@ -32,19 +32,23 @@ _WORDS: Final = {
 
 
 class Neighbours:
-    """CachedOutputs of one namespace by task. While a task has few, they are listed once."""
+    """CachedOutputs of one namespace by task, for one run. While a task has few, they are listed once."""
 
-    def __init__(self, client: Client, namespace: str) -> None:
+    def __init__(self, client: Client, namespace: str, run: str) -> None:
         self._client = client
         self._namespace = namespace
+        self._run = run
         self._few: dict[str, list[Object]] = {}
         self._many: dict[str, Sequence[Object]] = {}
 
     def nearest(self, key: CacheKey) -> Object | None:
-        """The CachedOutput of the task with the fewest differences, of these the newest; None when there is none."""
+        """The CachedOutput of the task with the fewest differences, of these the newest; None when there is none.
+
+        One of another run comes first: another call of this run differs because it was called otherwise, which says
+        nothing of what has changed."""
         found = self._candidates(key)
         wanted = key.document()
-        return min(found, key=lambda one: _distance(wanted, one), default=None)
+        return min(found, key=lambda one: (_run_of(one) == self._run, *_distance(wanted, one)), default=None)
 
     def add(self, obj: Object) -> None:
         """Made by this run."""
@@ -126,11 +130,15 @@ def _distance(wanted: Mapping[str, Any], obj: Object) -> tuple[int, int, float]:
     return len({one["what"] for one in found}), len(found), -float(obj["metadata"].get("resourceVersion") or 0)
 
 
+def _run_of(obj: Object) -> str:
+    return str((obj["spec"].get("sourcePipelineRun") or {}).get("name") or "")
+
+
 def _origin(obj: Object) -> dict[str, Any]:
     spec = obj["spec"]
     return {
         "cachedOutput": obj["metadata"]["name"],
-        "pipelineRun": (spec.get("sourcePipelineRun") or {}).get("name", ""),
+        "pipelineRun": _run_of(obj),
         "step": spec.get("sourcePipelineRunStep", ""),
         "madeAt": obj["metadata"].get("creationTimestamp", ""),
     }

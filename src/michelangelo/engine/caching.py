@@ -40,7 +40,9 @@ class Caching:
         self._cache = around.cache
         self._recorder = recorder
         self._enqueue = enqueue
-        self._neighbours = Neighbours(around.cache.client, around.cache.namespace) if around.cache else None
+        self._neighbours: Neighbours | None = None
+        if around.cache is not None:
+            self._neighbours = Neighbours(around.cache.client, around.cache.namespace, around.run)
         self._flight: SingleFlight | None = None
         if around.claims is not None and around.watch_claims is not None:
             self._flight = SingleFlight(around.claims, around.watch_claims, loop, guard, wake=self._wake)

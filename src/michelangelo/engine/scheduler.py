@@ -243,7 +243,8 @@ class Scheduler:
             raise errors.StoreUnavailableError(f"task {step.task}: {(error or {}).get('message')}")
         again = self._repairs.of(step, error)
         if again is not None:
-            self._recorder.end(step, Verdict(EntryState.KILLED, final=False, error=verdict.error), details=details)
+            cut = Verdict(EntryState.KILLED, final=False, error=verdict.error)
+            self._recorder.end(step, cut, details={**details, "repair": again.id})
             self._after(again, step)
             return
         self._recorder.end(step, verdict, output=output, details=details)

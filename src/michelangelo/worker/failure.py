@@ -54,7 +54,7 @@ def _message(error: BaseException) -> str:
 
 
 def _location(error: BaseException) -> errors.CodeLocation:
-    """The innermost frame that is the user's; without one, the innermost of all."""
+    """The innermost frame that is the user's; without one, the innermost that is not ours; else none."""
     if isinstance(error, errors.SourceError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SyntaxError) and error.filename and error.__traceback__ is not None:
@@ -63,7 +63,7 @@ def _location(error: BaseException) -> errors.CodeLocation:
             return errors.CodeLocation(error.filename, error.lineno or 0, "<module>", (error.text or "").strip())
     if isinstance(error, BaseExceptionGroup) and error.__traceback__ is None and error.exceptions:
         return _location(error.exceptions[0])
-    frames = list(_frames(error.__traceback__))
+    frames = [found for found in _frames(error.__traceback__) if not found[0].startswith(_PACKAGE)]
     if not frames:
         return errors.CodeLocation("", 0)
     file, line, function = next((found for found in reversed(frames) if _is_users(found[0])), frames[-1])
