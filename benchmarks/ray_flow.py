@@ -5,6 +5,7 @@ Both sides have 4 logical CPUs, and a first fan-out that has all worker processe
 
 import sys
 import time
+from typing import Any
 
 from michelangelo import uniflow
 from michelangelo.uniflow.plugins.ray import RayTask
@@ -32,7 +33,8 @@ def raw(chain: int, fan: int, repeats: int) -> None:
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    task = ray.remote(num_cpus=1)(noop.fn)
+    remote: Any = ray.remote(num_cpus=1)
+    task = remote(noop.fn)
     ray.get([task.remote(i) for i in range(8)])
     for _ in range(repeats):
         begun = time.perf_counter()
