@@ -196,10 +196,10 @@ def test_data_in_shards_is_one_artifact(anywhere: Platform, run: str, mactl: Mac
 
 def test_data_in_several_files_goes_to_a_folder(anywhere: Platform, run: str, mactl: Mactl, tmp_path: Path) -> None:
     looked = mactl("artifact", "preview", run, "curve").out
-    assert "2 files, of which b.txt:\ntwo" in looked
+    assert "2 files, of which value/b.txt:\ntwo" in looked
     mactl("artifact", "get", run, "curve", "-o", str(tmp_path / "curve"))
-    assert (tmp_path / "curve" / "sub" / "a.txt").read_text() == "one"
-    assert (tmp_path / "curve" / "b.txt").read_text() == "two"
+    assert (tmp_path / "curve" / "value" / "sub" / "a.txt").read_text() == "one"
+    assert (tmp_path / "curve" / "value" / "b.txt").read_text() == "two"
     refused = mactl("artifact", "get", run, "curve", "-o", "-")
     assert (refused.code, "which goes to a folder" in refused.err) == (2, True), refused
 

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import Mactl
 
 from michelangelo.app.platform import Platform
+from michelangelo.cli import cache_explain
 from michelangelo.client.client import Object
 
 PROGRAM = """
@@ -118,16 +119,24 @@ def test_explain_compares_with_another_run_before_it_does_with_another_call(mact
     assert (which.code, "(1: flow@" in which.err, ", 2: flow@" in which.err) == (2, True, True), which
 
 
-def test_explain_of_what_was_too_old_says_nothing_else(mactl: Mactl, run: Run) -> None:
-    def short(text: str) -> str:
-        return f"cache_ttl_seconds={text}"
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("cache_ttl_seconds=1e-6", "its time to live is 1e-06 s"), ('cache_version="2"', "version   (none) → 2")],
+)
+def test_explain_does_not_call_deleted_what_differs(mactl: Mactl, run: Run, text: str, told: str) -> None:
+    run()
+    second = run(was="cache_ttl_seconds=3600", text=text)
+    shown = mactl("cache", "explain", second, "train", "-n", "local").out
+    assert told in shown
+    assert "earlier" not in shown
 
-    run()
-    run()
-    third = run(was=short("3600"), text=short("1e-6"))
-    told = mactl("cache", "explain", third, "train", "-n", "local")
-    assert "its time to live is 1e-06 s" in told.out
-    assert "earlier" not in told.out
+
+def test_explain_names_the_packages_that_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    difference = {"what": "requirements", "name": "", "was": ["a==1", "b==1"], "is": ["a==1", "b==2"]}
+    nearest = {"pipelineRun": "r", "step": "s", "madeAt": "now", "differences": [difference]}
+    story = {"outcome": "miss", "task": "t", "run": "r", "state": "Succeeded", "step": "s", "reason": ""}
+    cache_explain.show({**story, "nearest": nearest}, sys.stdout)
+    assert "requirements b==1 → b==2\n" in capsys.readouterr().out
 
 
 def test_explain_says_that_failures_are_not_cached(mactl: Mactl, run: Run) -> None:

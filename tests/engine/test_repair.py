@@ -93,7 +93,7 @@ def test_lost_data_is_made_again(bench: Bench) -> None:
     assert bench.executor.started == ["consume", "produce", "consume"]
     (again,) = repairs(bench)
     assert again.state is EntryState.SUCCEEDED
-    assert [entry.details.get("repair") for entry in bench.entries if entry.task == "consume"] == [again.step, None]
+    assert {entry.details.get("repair") for entry in bench.entries if entry.task == "consume"} == {again.step, None}
 
 
 def test_damaged_data_is_made_again(bench: Bench) -> None:

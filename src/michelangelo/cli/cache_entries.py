@@ -71,7 +71,7 @@ def size(tree: Any) -> int:
 
 def _blob_bytes(tree: Any) -> int:
     if isinstance(tree, Mapping):
-        own = int(tree.get("size") or 0) if "$codec" in tree and "blob" in tree else 0
+        own = int(tree.get("size") or 0) if "$codec" in tree and ("blob" in tree or "blobs" in tree) else 0
         return own + sum(map(_blob_bytes, tree.values()))
     return sum(map(_blob_bytes, tree)) if isinstance(tree, list) else 0
 

@@ -168,12 +168,19 @@ def _earlier(link: Connection, namespace: str, run: str, first: Object) -> list[
         return []
     last = max(ends, key=lambda one: str(one["status"].get("endTime")))
     state = str(last["status"]["state"])
-    meaning = (
-        "its output is no longer cached, or was made for another version"
-        if state in ("Succeeded", "Cached")
-        else "only successes are cached"
-    )
+    if state not in ("Succeeded", "Cached"):
+        meaning = "only successes are cached"
+    elif any(_is_other(last, first, part) for part in ("version", "python", "requirements")):
+        return []
+    else:
+        meaning = "its output is no longer cached"
     return [{"run": str(last["spec"]["pipelineRun"]), "state": state, "meaning": meaning}]
+
+
+def _is_other(one: Object, other: Object, part: str) -> bool:
+    """Whether what was looked for differs in a part of the key that the fingerprint does not tell."""
+    keys = [(step["status"].get("details") or {}).get("cacheKey") or {} for step in (one, other)]
+    return all(keys) and keys[0].get(part) != keys[1].get(part)
 
 
 def _matched(key: Mapping[str, Any]) -> list[str]:
@@ -189,7 +196,13 @@ def _difference(one: Mapping[str, Any], stream: TextIO) -> list[str]:
     what, name = one["what"], one.get("name") or ""
     if what in ("timeToLive", "data"):
         return [f"  {one['is']}"]
-    if what in ("version", "python", "requirements"):
+    if what == "requirements":
+        was, is_now = (
+            [line for line in one[side] or () if line not in (one[other] or ())]
+            for side, other in (("was", "is"), ("is", "was"))
+        )
+        return [f"  {what:<9} {', '.join(was) or '(none)'} → {', '.join(is_now) or '(none)'}"]
+    if what in ("version", "python"):
         return [f"  {what:<9} {one['was'] or '(none)'} → {one['is'] or '(none)'}"]
     sides = {side: one.get(side) for side in ("was", "is")}
     shown = [_value(part) for part in sides.values()]

@@ -56,7 +56,11 @@ def check_success(run: Object, *, with_result: bool = True) -> None:
         reason = f": {status['errorMessage']}" if status.get("errorMessage") else ""
         raise errors.WorkflowError(f"pipeline_run/{name} ended {state}{reason}")
     click.echo(f"pipeline_run/{name} Succeeded", err=True)
-    if with_result and (result := status.get("result")) is not None and len(text := json.dumps(result)) <= _SHORT:
+    if (
+        with_result
+        and (result := status.get("result")) is not None
+        and len(text := json.dumps(result, ensure_ascii=False)) <= _SHORT
+    ):
         click.echo(text)
 
 

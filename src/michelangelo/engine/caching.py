@@ -108,8 +108,8 @@ class Caching:
         assert self._cache is not None
         found = self._cache.find(key)
         if isinstance(found, Hit):
-            key_digests = {"task": key.task, "code": key.code, "arguments": key.arguments, "version": key.version}
-            details = {"cachedOutput": found.name, "source": dict(found.source), "cacheKey": key_digests}
+            wanted = {name: value for name, value in key.document().items() if not name.endswith("Parts")}
+            details = {"cachedOutput": found.name, "source": dict(found.source), "cacheKey": wanted}
             self._recorder.whole(step, EntryState.CACHED, output=found.output, details=details)
             return True
         if not step.cache_miss:
