@@ -15,6 +15,7 @@ import pytest
 
 from michelangelo.app.platform import Platform
 from michelangelo.blobs.local import LocalBlobStore
+from michelangelo.cli import artifacts
 
 Mactl = Callable[..., Any]
 
@@ -120,6 +121,36 @@ if __name__ == "__main__":
 """
 
 
+REPAIRED = """
+import os, pathlib
+
+from michelangelo import uniflow
+
+
+@uniflow.task
+def make() -> bytes:
+    return bytes(100_000)
+
+
+@uniflow.task
+def size(data: bytes) -> int:
+    return len(data)
+
+
+@uniflow.workflow
+def flow() -> int:
+    data = make()
+    for found in pathlib.Path(os.environ["MA_HOME"], "blobs").rglob("*"):
+        if found.is_file() and found.stat().st_size == 100_000:
+            found.unlink()
+    return size(data)
+
+
+if __name__ == "__main__":
+    uniflow.main(flow)
+"""
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A home in which the flow ran once, and the name of the run."""
@@ -184,6 +215,26 @@ def test_get_unpacks_a_directory(anywhere: Platform, run: str, mactl: Mactl, tmp
     again = mactl("artifact", "get", run, "folder", "-o", "here", "--force")
     assert again.code == 2
     assert "here exists already: remove it" in again.err
+
+
+def test_steps_are_numbered_as_they_were_called() -> None:
+    called = ["f@10:1#1/g@3:1#1", "f@2:1#10", "f@10:1#1", "f@2:1#2"]
+    assert sorted(called, key=artifacts.step_order) == ["f@2:1#2", "f@2:1#10", "f@10:1#1", "f@10:1#1/g@3:1#1"]
+
+
+def test_what_was_made_again_is_no_second_artifact(mactl: Mactl, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "flow.py").write_text(REPAIRED)
+    monkeypatch.setenv("MA_HOME", str(tmp_path / "home"))
+    environment = dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, "flow.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "; its data is made again, and then it will run again" in done.stderr
+    run = done.stderr.split()[1].rstrip(":")
+    listed = mactl("artifact", "list", run, "-n", "local", "-o", "name").out
+    assert [line.rpartition("/")[2] for line in listed.splitlines()] == ["make", "size"]
+    told = mactl("cache", "explain", run, "make", "-n", "local")
+    assert told.code == 0, told
 
 
 def test_data_in_shards_is_one_artifact(anywhere: Platform, run: str, mactl: Mactl, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,9 +16,10 @@ from typing import Any, Final
 from michelangelo import errors
 from michelangelo.cli.connection import Connection
 from michelangelo.client.client import Object
+from michelangelo.engine import repair
 from michelangelo.meta import labels
 
-__all__ = ["Artifact", "choose", "newest_runs", "of_run", "size_text"]
+__all__ = ["Artifact", "choose", "newest_runs", "of_run", "size_text", "step_order"]
 
 _SUCCESSES: Final = ("Succeeded", "Cached")
 _JSON_TYPES: Final = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}
@@ -104,7 +106,7 @@ class Artifact:
 
 
 def of_run(link: Connection, namespace: str, run: str) -> list[Artifact]:
-    """What the tasks of a run produced, in the order in which they were started. Raises NotFoundError."""
+    """What the tasks of a run produced, in the order in which the tasks were first started. Raises NotFoundError."""
     try:
         link.client.get("PipelineRun", run, namespace=namespace)
     except errors.NotFoundError as missing:
@@ -113,7 +115,11 @@ def of_run(link: Connection, namespace: str, run: str) -> list[Artifact]:
         ) from missing
     listed = link.client.list("TaskRun", namespace=namespace, label_selector=f"{labels.PIPELINE_RUN}={run}").items
     done = [one for one in listed if _is_output(one)]
-    done.sort(key=lambda one: (str(one["status"].get("startTime") or ""), one["metadata"]["name"]))
+    first: dict[str, str] = {}
+    for one in done:
+        start = str(one["status"].get("startTime") or "")
+        first[one["spec"]["task"]] = min(start, first.get(one["spec"]["task"], start))
+    done.sort(key=lambda one: (first[one["spec"]["task"]], one["spec"]["task"], step_order(one["spec"]["step"])))
     numbers = collections.Counter(one["spec"]["task"] for one in done)
     seen: collections.Counter[str] = collections.Counter()
     found = []
@@ -154,6 +160,11 @@ def choose(artifacts: Sequence[Artifact], run: str, wanted: str) -> Artifact:
     raise errors.NotFoundError(f"the run {run} has no artifact {wanted!r}; {there}")
 
 
+def step_order(step: str) -> list[str | int]:
+    """A key for sorting identities of steps: `flow@3:4#2` is before `flow@3:4#10`, whichever was started first."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", step))]
+
+
 def size_text(size: int) -> str:
     """`1.5 MiB`."""
     number = float(size)
@@ -166,7 +177,9 @@ def size_text(size: int) -> str:
 
 def _is_output(task_run: Object) -> bool:
     status = task_run.get("status") or {}
-    is_task = task_run["spec"].get("type", "Task") == "Task"
+    spec = task_run["spec"]
+    # What a repair makes is the output that is there already.
+    is_task = spec.get("type", "Task") == "Task" and repair.MARK not in spec["step"]
     return is_task and status.get("state") in _SUCCESSES and status.get("output") is not None
 
 

@@ -13,10 +13,11 @@ from typing import Any, Final, TextIO
 import click
 
 from michelangelo import errors
-from michelangelo.cli import cache_sources, colours, output
+from michelangelo.cli import artifacts, cache_sources, colours, output
 from michelangelo.cli.cache_sources import Sources
 from michelangelo.cli.connection import Connection
 from michelangelo.client.client import Object
+from michelangelo.engine import repair
 from michelangelo.meta import labels
 
 __all__ = ["choose", "print_data", "show", "steps", "tell"]
@@ -27,12 +28,13 @@ _COLOURS: Final = {"hit": "green", "miss": "yellow", "waiting": "yellow"}
 
 
 def steps(link: Connection, namespace: str, run: str) -> list[list[Object]]:
-    """The attempts of each step of a run that is a task's, both in order. NotFoundError without the run."""
+    """The attempts of each step of a run that is a task's, both in order; steps by where and when they were called,
+    not by when they were started. NotFoundError without the run."""
     link.client.get("PipelineRun", run, namespace=namespace)
     listed = link.client.list("TaskRun", namespace=namespace, label_selector=f"{labels.PIPELINE_RUN}={run}")
     found: dict[str, list[Object]] = {}
-    for one in sorted(listed.items, key=lambda one: (str(one["status"].get("startTime")), one["spec"]["attempt"])):
-        if one["spec"].get("type") == "Task":
+    for one in sorted(listed.items, key=_order):
+        if one["spec"].get("type") == "Task" and repair.MARK not in one["spec"]["step"]:
             found.setdefault(one["spec"]["step"], []).append(one)
     return list(found.values())
 
@@ -117,6 +119,10 @@ def show(story: Mapping[str, Any], stream: TextIO) -> None:
     for one in story.get("earlier") or ():
         lines += ["", f"earlier   {one['run']} ended as {one['state']}: {one['meaning']}"]
     print("\n".join(lines), file=stream)
+
+
+def _order(task_run: Object) -> tuple[list[str | int], int]:
+    return artifacts.step_order(task_run["spec"]["step"]), task_run["spec"]["attempt"]
 
 
 def _hit(link: Connection, namespace: str, details: Mapping[str, Any]) -> dict[str, Any]:

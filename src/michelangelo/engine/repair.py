@@ -22,16 +22,17 @@ from michelangelo.engine.steps import Step
 from michelangelo.engine.surroundings import Surroundings, instant
 from michelangelo.uniflow import codecs, retry
 
-__all__ = ["Repairs", "is_repair", "lost_blob"]
+__all__ = ["MARK", "Repairs", "is_repair", "lost_blob"]
 
-_MARK: Final = "~again"
+MARK: Final = "~again"
+"""In the identity of a step: an extra run, which no workflow has called."""
 _BLOB: Final = re.compile(r"\bblob (sha256:[0-9a-f]{64})")
 _OF_DATA: Final = {f"{errors.__name__}.{cls.__name__}" for cls in (errors.IntegrityError, errors.StorageError)}
 
 
 def is_repair(entry: Entry) -> bool:
     """Whether an entry is such an extra run, which no workflow has called."""
-    return _MARK in entry.step
+    return MARK in entry.step
 
 
 def lost_blob(error: Mapping[str, Any] | None) -> str:
@@ -79,7 +80,7 @@ class Repairs:
         again = self._again[digest] = dataclasses.replace(
             producer,
             # Not the name that an earlier driver of this run gave to its own.
-            id=f"{producer.id}{_MARK}-{len(self._again) + 1}-{self._suffix}",
+            id=f"{producer.id}{MARK}-{len(self._again) + 1}-{self._suffix}",
             arguments=self._arguments(producer),
             dependencies={},
             dependents=[],
