@@ -230,7 +230,7 @@ def test_what_was_made_again_is_no_second_artifact(mactl: Mactl, tmp_path: Path,
     done = subprocess.run(
         [sys.executable, "flow.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert "; its data is made again, and then it will run again" in done.stderr
+    assert "; its data is made again, then it will run again" in done.stderr
     run = done.stderr.split()[1].rstrip(":")
     listed = mactl("artifact", "list", run, "-n", "local", "-o", "name").out
     assert [line.rpartition("/")[2] for line in listed.splitlines()] == ["make", "size"]

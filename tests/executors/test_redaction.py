@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -53,6 +55,13 @@ def test_common_encodings_are_found() -> None:
     value = 'pass/word "1"'
     shown = redact([b'pass%2Fword%20%221%22 | pass/word \\"1\\" | ' + base64.b64encode(value.encode())], value)
     assert shown == b"*** | *** | ***"
+
+
+def test_forms_that_libraries_make_by_default_are_found() -> None:
+    value = "pä/'w\"?>\\"
+    forms = (quote(value), json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1])
+    for form in (*forms, base64.urlsafe_b64encode(value.encode()).decode()):
+        assert redact([form.encode()], value) == b"***", form
 
 
 def test_overlapping_values_leave_no_rest() -> None:

@@ -88,10 +88,10 @@ def _forms(value: str) -> Iterator[str]:
     lines = [line.strip() for line in plain.splitlines()]
     if len(lines) > 1:
         yield from (line for line in lines if len(line) >= _MIN_LINE)
-    yield json.dumps(plain)[1:-1]
-    yield quote(plain, safe="")
-    yield quote_plus(plain)
+    yield from (json.dumps(plain, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))
+    yield from (repr(plain)[1:-1], quote(plain), quote(plain, safe=""), quote_plus(plain))
     for text in dict.fromkeys((value, plain)):
-        encoded = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
-        yield encoded
-        yield encoded.rstrip("=")
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            encoded = encode(text.encode("utf-8", "surrogateescape")).decode()
+            yield encoded
+            yield encoded.rstrip("=")
