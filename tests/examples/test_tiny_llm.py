@@ -225,10 +225,8 @@ class Job:
     out: Path
     stdout: str
     stderr: str
-
-    @property
-    def metrics(self) -> Any:
-        return json.loads((self.out / "tiny_llm" / "metrics.json").read_text())
+    metrics: Any
+    """As this run left them: another one in the same folder writes its own."""
 
     def loss(self, name: str) -> float:
         """On the held-out text, in nats per token."""
@@ -271,7 +269,7 @@ def _result(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProce
 def _run(checkout: Path, out: Path, *words: str) -> Job:
     result = _result(checkout, out, *words)
     assert result.returncode == 0, result.stderr
-    return Job(out, result.stdout, result.stderr)
+    return Job(out, result.stdout, result.stderr, json.loads((out / "tiny_llm" / "metrics.json").read_text()))
 
 
 @pytest.fixture(scope="module")

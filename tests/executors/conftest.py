@@ -42,6 +42,10 @@ def unencodable():
 def environment(name):
     return os.environ.get(name)
 
+def content(name):
+    with open(name) as file:
+        return file.read()
+
 def chatter(line, released):
     print(line)
     print("to stderr", file=sys.stderr)

@@ -197,6 +197,15 @@ def test_runtime_env_reaches_the_function(ray_bench: Bench) -> None:
     assert outcome.output == "set"
 
 
+def test_working_folder_of_the_runtime_env_is_carried_along(ray_bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "given.txt").write_text("carried")
+    outcome = ray_bench.run("content", "given.txt", config={"runtime_env": {"working_dir": str(tmp_path)}})
+    assert outcome.output == "carried"
+    outcome = ray_bench.run("content", "given.txt", config={"runtime_env": {"working_dir": str(tmp_path / "none")}})
+    assert outcome.state is AttemptState.FAILED
+    assert "none" in error_of(outcome)
+
+
 def test_request_that_ray_refuses_is_said(ray_bench: Bench) -> None:
     outcome = ray_bench.run("add", 1, config={"runtime_env": {"env_vars": "no dict"}})
     assert outcome.state is AttemptState.FAILED

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import ray as untyped_ray
 from ray import exceptions
 from ray import util as placement_groups
+from ray._private.runtime_env import py_modules, working_dir
 from ray.util import scheduling_strategies
 
 from michelangelo import errors
@@ -56,9 +58,9 @@ class Cluster:
         done: Callable[[BaseException | None], None],
     ) -> Submitted:
         """`place`: host, port and token for the worker. Raises ExecutorError with what Ray refuses."""
-        options: dict[str, Any] = dict(_options(request), name=attempt_id)
         group = None
         try:
+            options: dict[str, Any] = dict(_options(request), name=attempt_id)
             if request.instances:
                 group = placement_groups.placement_group(request.bundles(), strategy="PACK", name=attempt_id)
                 options["scheduling_strategy"] = scheduling_strategies.PlacementGroupSchedulingStrategy(
@@ -142,12 +144,21 @@ def _options(request: Request) -> dict[str, Any]:
     if amounts:
         options["resources"] = amounts
     if request.runtime_env:
-        options["runtime_env"] = dict(request.runtime_env)
+        options["runtime_env"] = _uploaded(request.runtime_env)
     if request.accelerator:
         options["accelerator_type"] = request.accelerator
     if request.zone:
         options["label_selector"] = {_ZONE: request.zone}
     return options
+
+
+def _uploaded(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A runtime_env whose folders are packages in the cluster: Ray uploads them for a job, and not for a task."""
+    found: dict[str, Any] = dict(environment)
+    for upload in (working_dir.upload_working_dir_if_needed, py_modules.upload_py_modules_if_needed):
+        found = upload(found, include_gitignore=True, scratch_dir=tempfile.gettempdir())
+    found.pop("excludes", None)
+    return found
 
 
 def _check_answers(address: str) -> None:
