@@ -130,7 +130,7 @@ def play(
     assert has() or not named, f"lost by {schedule}"
 
 
-@pytest.mark.parametrize("way", ["put", "touch"])
+@pytest.mark.parametrize("way", ["put", pytest.param("touch", marks=pytest.mark.slow)])
 def test_s3_blob_that_is_named_is_not_lost_when_one_overtakes_the_other(s3: S3, way: str) -> None:
     """Every request is a step. The writer begins, the collector comes up to its look or its deletion, the writer goes
     on, the collector ends: around the moments that count."""

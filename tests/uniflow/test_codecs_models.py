@@ -218,6 +218,7 @@ digest = codecs.digest(codecs.encode(values, MemoryBlobStore()))
 """
 
 
+@pytest.mark.slow
 def test_digests_of_models_are_the_same_in_every_process() -> None:
     other = subprocess.run(
         [sys.executable, "-c", SCRIPT + "print(digest)"],

@@ -46,6 +46,7 @@ class PlainProgress:
         self._begun = time.monotonic()
         self._counts: Counter[str] = Counter()
         self._run = ""
+        self._waits: set[tuple[str, str]] = set()
         self._is_gone = False
 
     def begin(self, run: str, workflow: str, project: str) -> None:
@@ -70,6 +71,12 @@ class PlainProgress:
         if entry.final and entry.type is StepType.TASK:
             self._counts[entry.state.value.lower()] += 1
         self._say(f"  {summary(entry)}")
+
+    def waiting(self, step: str, task: str, reason: str) -> None:
+        """Once for all steps of the task: there may be hundreds."""
+        if (task, reason) not in self._waits:
+            self._waits.add((task, reason))
+            self._say(f"  {task}: {reason}")
 
     def end(self, state: str, message: str = "") -> None:
         counts = ", ".join(f"{number} {what}" for what, number in self._counts.items() if number)

@@ -39,6 +39,7 @@ class LiveProgress:
         self._counts: Counter[str] = Counter()
         self._begun = time.monotonic()
         self._run = ""
+        self._waits: set[tuple[str, str]] = set()
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=8, transient=True)
 
     def begin(self, run: str, workflow: str, project: str) -> None:
@@ -64,6 +65,12 @@ class LiveProgress:
                 self._counts[entry.state.value.lower()] += 1
         mark, style = _STYLES[entry.state]
         self._console.print(Text.assemble((f"  {mark} ", style), progress.summary(entry)), soft_wrap=True)
+
+    def waiting(self, step: str, task: str, reason: str) -> None:
+        """Once for all steps of the task: there may be hundreds."""
+        if (task, reason) not in self._waits:
+            self._waits.add((task, reason))
+            self._console.print(Text(f"  … {task}: {reason}", style="dim"), soft_wrap=True)
 
     def end(self, state: str, message: str = "") -> None:
         self._live.stop()
