@@ -135,6 +135,18 @@ def test_dev_run_takes_the_source_along(server: HttpServer, platform: Platform, 
     assert platform.blobs.has(manifest["uniflowTar"])
 
 
+def test_dev_run_takes_the_workflow_that_a_document_names(
+    server: HttpServer, platform: Platform, project: Path, mactl: Mactl
+) -> None:
+    result = mactl("pipeline", "dev-run", "-f", str(project / "pipeline.yaml"), "--env", "MODE=fast")
+    assert result.code == 0, result
+    [run] = _runs(platform)
+    assert run["spec"]["pipelineSpec"]["manifest"]["uniflowFunction"] == "demo"
+    assert (run["metadata"]["namespace"], run["spec"]["input"]["environ"]) == ("demo", {"MODE": "fast"})
+    for words in ((), ("pipeline.py", "-f", "pipeline.yaml")):
+        assert "name what to run" in mactl("pipeline", "dev-run", *words).err
+
+
 @pytest.mark.parametrize(
     ("target", "words", "expected"),
     [

@@ -6,6 +6,7 @@ A Pipeline whose file is not beside its YAML is applied as it is written.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from michelangelo.cli.invocation import Invocation
 from michelangelo.cli.output import Format
 from michelangelo.cli.workflow_source import WorkflowSource
 
-__all__ = ["apply"]
+__all__ = ["apply", "pipelines", "source_of"]
 
 _PROJECT_MARKS: Final = (".git", "pyproject.toml", "project.yaml")
 
@@ -44,11 +45,8 @@ def apply(
     """
     if not filenames:
         raise errors.SettingsError("name what to register: -f pipeline.yaml")
-    loaded = documents.load(filenames)
-    foreign = [one.place("kind") for one in loaded if one.object["kind"] != "Pipeline"]
-    if foreign:
-        raise errors.SettingsError(f"{', '.join(foreign)}: no Pipeline; `mactl apply -f` takes every kind")
-    found = [_source(one, upgrade=upgrade) for one in loaded]
+    loaded = pipelines(filenames)
+    found = [source_of(one, upgrade=upgrade) for one in loaded]
     filled = [_filled(one, source) if source else one for one, source in zip(loaded, found, strict=True)]
     with connection.connect(invocation) as link:
         for source in found:
@@ -57,7 +55,16 @@ def apply(
         generic.apply_files(link, filled, namespace=namespace, form=output, dry_run=dry_run)
 
 
-def _source(document: Document, *, upgrade: bool) -> WorkflowSource | None:
+def pipelines(filenames: Sequence[str]) -> list[Document]:
+    """The documents of files, all of which have to be Pipelines. Raises SettingsError."""
+    loaded = documents.load(filenames)
+    foreign = [one.place("kind") for one in loaded if one.object["kind"] != "Pipeline"]
+    if foreign:
+        raise errors.SettingsError(f"{', '.join(foreign)}: no Pipeline; `mactl apply -f` takes every kind")
+    return loaded
+
+
+def source_of(document: Document, *, upgrade: bool = False) -> WorkflowSource | None:
     """The workflow that the manifest names; None when the manifest already says where its packed source is."""
     spec = document.object.get("spec")
     manifest = (spec.get("manifest") if isinstance(spec, dict) else None) or {}
