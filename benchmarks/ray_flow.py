@@ -5,6 +5,7 @@ Both sides have 4 logical CPUs, and a first fan-out that has all worker processe
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from michelangelo import uniflow
@@ -48,4 +49,5 @@ def raw(chain: int, fan: int, repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    {"raw": raw, "ours": both}[sys.argv[1]](*map(int, sys.argv[2:5]))
+    programs: dict[str, Callable[..., None]] = {"raw": raw, "ours": both}
+    programs[sys.argv[1]](*map(int, sys.argv[2:5]))
