@@ -16,7 +16,6 @@ from typing import Any, Final
 from michelangelo import errors
 from michelangelo.cli.connection import Connection
 from michelangelo.client.client import Object
-from michelangelo.engine import repair
 from michelangelo.meta import labels
 
 __all__ = ["Artifact", "choose", "newest_runs", "of_run", "size_text", "step_order"]
@@ -179,7 +178,7 @@ def _is_output(task_run: Object) -> bool:
     status = task_run.get("status") or {}
     spec = task_run["spec"]
     # What a repair makes is the output that is there already.
-    is_task = spec.get("type", "Task") == "Task" and repair.MARK not in spec["step"]
+    is_task = spec.get("type", "Task") == "Task" and labels.REPAIR_MARK not in spec["step"]
     return is_task and status.get("state") in _SUCCESSES and status.get("output") is not None
 
 

@@ -17,7 +17,6 @@ from michelangelo.cli import artifacts, cache_sources, colours, output
 from michelangelo.cli.cache_sources import Sources
 from michelangelo.cli.connection import Connection
 from michelangelo.client.client import Object
-from michelangelo.engine import repair
 from michelangelo.meta import labels
 
 __all__ = ["choose", "print_data", "show", "steps", "tell"]
@@ -34,7 +33,7 @@ def steps(link: Connection, namespace: str, run: str) -> list[list[Object]]:
     listed = link.client.list("TaskRun", namespace=namespace, label_selector=f"{labels.PIPELINE_RUN}={run}")
     found: dict[str, list[Object]] = {}
     for one in sorted(listed.items, key=_order):
-        if one["spec"].get("type") == "Task" and repair.MARK not in one["spec"]["step"]:
+        if one["spec"].get("type") == "Task" and labels.REPAIR_MARK not in one["spec"]["step"]:
             found.setdefault(one["spec"]["step"], []).append(one)
     return list(found.values())
 

@@ -20,19 +20,18 @@ from michelangelo.engine import arguments
 from michelangelo.engine.journal import Entry, EntryState, StepType
 from michelangelo.engine.steps import Step
 from michelangelo.engine.surroundings import Surroundings, instant
+from michelangelo.meta import labels
 from michelangelo.uniflow import codecs, retry
 
-__all__ = ["MARK", "Repairs", "is_repair", "lost_blob"]
+__all__ = ["Repairs", "is_repair", "lost_blob"]
 
-MARK: Final = "~again"
-"""In the identity of a step: an extra run, which no workflow has called."""
 _BLOB: Final = re.compile(r"\bblob (sha256:[0-9a-f]{64})")
 _OF_DATA: Final = {f"{errors.__name__}.{cls.__name__}" for cls in (errors.IntegrityError, errors.StorageError)}
 
 
 def is_repair(entry: Entry) -> bool:
     """Whether an entry is such an extra run, which no workflow has called."""
-    return MARK in entry.step
+    return labels.REPAIR_MARK in entry.step
 
 
 def lost_blob(error: Mapping[str, Any] | None) -> str:
@@ -80,7 +79,7 @@ class Repairs:
         again = self._again[digest] = dataclasses.replace(
             producer,
             # Not the name that an earlier driver of this run gave to its own.
-            id=f"{producer.id}{MARK}-{len(self._again) + 1}-{self._suffix}",
+            id=f"{producer.id}{labels.REPAIR_MARK}-{len(self._again) + 1}-{self._suffix}",
             arguments=self._arguments(producer),
             dependencies={},
             dependents=[],

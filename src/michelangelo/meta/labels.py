@@ -1,4 +1,4 @@
-"""Label, annotation and finalizer keys that have a meaning, in one place. It holds names only.
+"""Label, annotation and finalizer keys, and marks in names, that have a meaning, in one place. It holds names only.
 
 Upstream's keys are kept (`michelangelo/worker_queue` …); ours follow the same prefix.
 """
@@ -15,6 +15,7 @@ __all__ = [
     "PARENT_RUN",
     "PIPELINE",
     "PIPELINE_RUN",
+    "REPAIR_MARK",
     "REVISION",
     "SIGNAL",
     "SPEC_UPDATE_TIMESTAMP",
@@ -42,6 +43,8 @@ PIPELINE: Final = "pipeline.michelangelo/name"
 REVISION: Final = "michelangelo/revision"
 PIPELINE_RUN: Final = "michelangelo/pipeline-run"
 """Label on TaskRuns and Signals: the run that they belong to; on CachedOutputs: the run that made them."""
+REPAIR_MARK: Final = "~again"
+"""In the identity of a TaskRun's step: an extra run that makes lost data again, which no workflow has called."""
 TASK: Final = "michelangelo/task"
 """Label on TaskRuns and CachedOutputs: the task's name."""
 SIGNAL: Final = "michelangelo/signal"
