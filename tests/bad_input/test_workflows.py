@@ -280,3 +280,28 @@ def test_other_path_on_replay_names_both_steps_and_their_lines(desk: Desk) -> No
     (run,) = desk.objects("pipelineruns")
     assert run["status"]["state"] == "Failed"
     assert "flow.py:19" in run["status"]["errorMessage"]
+
+
+def test_script_that_runs_when_it_is_imported_runs_once(desk: Desk) -> None:
+    flow = """
+        from michelangelo import uniflow
+
+        @uniflow.task
+        def count() -> int:
+            return 3
+
+        @uniflow.workflow
+        def flow() -> int:
+            return count()
+
+        print(flow())
+    """
+    desk.write("flow.py", flow)
+    result = desk.python("flow.py")
+    assert result.code != 0
+    assert "starts a run while it is imported" in result.err, result
+    assert 'if __name__ == "__main__":' in result.err
+    assert len(desk.objects("pipelineruns")) == 1
+    registered = desk.mactl("pipeline", "dev-run", "flow.py:flow")
+    assert registered.code != 0
+    assert len(desk.objects("pipelineruns")) == 1

@@ -9,10 +9,13 @@ contracts and tested.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from michelangelo.errors import WorkflowError
 
 if TYPE_CHECKING:
     from michelangelo.uniflow.future import Future
@@ -26,6 +29,7 @@ __all__ = [
     "Runner",
     "current_run",
     "enter_run",
+    "importing",
     "leave_run",
     "resolve_runner",
 ]
@@ -130,6 +134,7 @@ class Runner(Protocol):
 
 
 _entered: list[RunContext] = []
+_imported: list[str] = []
 
 
 def current_run() -> RunContext | None:
@@ -146,6 +151,25 @@ def leave_run(context: RunContext) -> None:
     _entered.remove(context)
 
 
+@contextmanager
+def importing(path: str) -> Iterator[None]:
+    """The platform imports the user's file `path` inside the block. Code of its top level may start no run then: each
+    process of that run would import the file again, and start another, without end."""
+    _imported.append(path)
+    try:
+        yield
+    finally:
+        _imported.pop()
+
+
 def resolve_runner() -> Runner:
-    """The one provider. By name, so that `import michelangelo.uniflow` stays light and the rooms stay layered."""
+    """The one provider. By name, so that `import michelangelo.uniflow` stays light and the rooms stay layered.
+
+    Raises WorkflowError while the platform imports the user's file.
+    """
+    if _imported:
+        raise WorkflowError(
+            f"{_imported[-1]} starts a run while it is imported, which every process of that run would do again; "
+            'put the call under `if __name__ == "__main__":`'
+        )
     return cast(Runner, importlib.import_module("michelangelo.app.runner").EmbeddedRunner())

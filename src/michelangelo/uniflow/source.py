@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from michelangelo.errors import SourceError
-from michelangelo.uniflow import references
+from michelangelo.uniflow import references, runner
 from michelangelo.uniflow.task import Task
 from michelangelo.uniflow.workflow import Workflow
 
@@ -76,9 +76,10 @@ def load_file(path: str, module: str = "") -> ModuleType:
     if root not in sys.path:
         sys.path.insert(0, root)
     try:
-        if "." in module:
-            return importlib.import_module(module)
-        return _execute(path, module)
+        with runner.importing(path):
+            if "." in module:
+                return importlib.import_module(module)
+            return _execute(path, module)
     except SyntaxError as error:
         raise SourceError(_describe_syntax_error(path, error)) from error
     except (Exception, SystemExit) as error:
