@@ -328,6 +328,17 @@ def test_later_driver_of_a_run_takes_over_its_own_claims(site: Site, square_key:
     assert (executor.started, claimed(site)) == (["square"], [])
 
 
+def test_claims_of_a_dead_driver_are_cleared_and_those_of_other_runs_stay(site: Site) -> None:
+    run, other = site.create(), site.create("run-2")
+    dead, neighbour = Claims(site.client, run, holder="dead"), Claims(site.client, other, holder="another")
+    for claims, key in ((dead, "a" * 40), (dead, "b" * 40), (neighbour, "c" * 40)):
+        assert claims.take(key) is None
+    later = Claims(site.client, run, holder="later")
+    assert later.take("d" * 40) is None
+    later.clear_left()
+    assert claimed(site) == [f"cache-{key * 40}" for key in "cd"]
+
+
 @uniflow.task(cache_enabled=True, retries=uniflow.Retry(attempts=2, backoff_seconds=0.001))
 def flaky(number: int) -> int:
     attempts.append(number)

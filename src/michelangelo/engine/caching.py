@@ -6,7 +6,7 @@ three moments: when a step is ready, right before an attempt starts, and when th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from michelangelo import errors
@@ -14,7 +14,7 @@ from michelangelo.engine import cache_explanation
 from michelangelo.engine.cache import Hit, Miss
 from michelangelo.engine.cache_explanation import Neighbours
 from michelangelo.engine.cache_key import CacheKey
-from michelangelo.engine.journal import EntryState
+from michelangelo.engine.journal import Entry, EntryState
 from michelangelo.engine.recorder import Recorder
 from michelangelo.engine.single_flight import Clockwork, SingleFlight
 from michelangelo.engine.steps import Step
@@ -46,6 +46,11 @@ class Caching:
         self._flight: SingleFlight | None = None
         if around.claims is not None and around.watch_claims is not None:
             self._flight = SingleFlight(around.claims, around.watch_claims, loop, guard, wake=self._wake)
+
+    def restore(self, entries: Sequence[Entry]) -> None:
+        """Before anything is started; `entries` are what earlier drivers of the run recorded."""
+        if entries and self._flight is not None:
+            self._flight.restore()
 
     def find(self, step: Step) -> bool:
         """Whether the step has ended, with what the cache has for it."""

@@ -79,6 +79,17 @@ class Claims:
         except errors.ApiError:
             return
 
+    def clear_left(self) -> None:
+        """Delete what earlier drivers of this run held when they died: this run computes it again, or has done so."""
+        try:
+            listed = self._client.list("Lease", namespace=self._namespace, label_selector=labels.CACHE_CLAIM)
+            for claim in listed.items:
+                if run_of(claim) == self._run and leases.holder_of(claim) != self._holder:
+                    metadata = claim["metadata"]
+                    self._client.delete("Lease", metadata["name"], namespace=self._namespace, uid=metadata["uid"])
+        except errors.ApiError:
+            return
+
     def is_alive(self, claim: Object) -> bool:
         """Whether the claim's holder still drives its run, as far as can be known. In doubt it does."""
         run, holder = run_of(claim), leases.holder_of(claim)

@@ -81,6 +81,7 @@ class Scheduler:
         self._recorder.completions = completions
         self._waits.restore(entries)
         self._repairs.restore(entries)
+        self._caching.restore(entries)
         for observer in self._around.observers:
             observer.restored(entries)
 

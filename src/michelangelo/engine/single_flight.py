@@ -61,6 +61,10 @@ class SingleFlight:
         self._is_looking = False
         self._is_stopped = False
 
+    def restore(self) -> None:
+        """An earlier driver of the run has died; before anything is started."""
+        self._claims.clear_left()
+
     def computes(self, step: Step) -> bool:
         """Whether the step has entered and not left."""
         return step.cache is not None and self._computing.get(step.cache.digest) is step

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from michelangelo import errors
-from michelangelo.executors import logs, running, scratch
+from michelangelo.executors import logs, outcomes, running, scratch
 from michelangelo.executors.base import Attempt, AttemptState, Outcome
 
 __all__ = ["InProcessExecutor"]
@@ -43,7 +43,7 @@ class InProcessExecutor:
         self._log_limit = log_limit_bytes
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._ended = outcomes.Outcomes()
         self._unfinished: dict[str, Attempt] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._threads: set[threading.Thread] = set()
@@ -64,15 +64,9 @@ class InProcessExecutor:
 
     def submit(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._closed:
-                raise errors.ExecutorError(f"attempt {attempt.id} cannot be taken: the in-process executor is closed")
-            if attempt.id in self._unfinished:
-                raise errors.ExecutorError(f"attempt {attempt.id} is running already")
-            if len(self._unfinished) >= self._capacity:
-                raise errors.ExecutorError(
-                    f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
-                    "submit it when one has ended"
-                )
+            outcomes.check_can_take(
+                "in-process", attempt.id, self._unfinished, capacity=self._capacity, is_closed=self._closed
+            )
             if attempt.secrets:
                 raise errors.ExecutorError(
                     f"attempt {attempt.id} asks for secrets, which every task of this process could read: "
@@ -85,7 +79,7 @@ class InProcessExecutor:
             self._unfinished[attempt.id] = attempt
             if attempt.timeout_seconds > 0:
                 heapq.heappush(self._deadlines, (time.monotonic() + attempt.timeout_seconds, attempt.id))
-                self._ended.put(None)  # a poll that waits already does not know of this deadline
+                self._ended.wake()  # a poll that waits already does not know of this deadline
             self._expected += 1
             if len(self._busy) + self._expected > len(self._threads):
                 thread = threading.Thread(target=self._serve, name="inprocess-executor", daemon=True)
@@ -97,24 +91,18 @@ class InProcessExecutor:
         now = time.monotonic()
         with self._lock:
             deadline = min(now + max(0.0, timeout_seconds), self._deadlines[0][0] if self._deadlines else now + 1e9)
-        found: list[Outcome | None] = []
-        try:
-            found.append(self._ended.get(timeout=max(0.0, deadline - now)))
-        except queue.Empty:
+        found = self._ended.take(deadline - now)
+        if not found:
             self._expire()
-        try:
-            while True:
-                found.append(self._ended.get_nowait())
-        except queue.Empty:
-            pass
-        return [outcome for outcome in found if outcome is not None]
+            found = self._ended.take(0.0)
+        return found
 
     def cancel(self, attempt_id: str, *, grace_seconds: float = 5.0) -> None:
         message = f"attempt {attempt_id} was cancelled; its thread goes on until it returns"
         self._end(attempt_id, AttemptState.KILLED, message)
 
     def wake(self) -> None:
-        self._ended.put(None)
+        self._ended.wake()
 
     def close(self) -> None:
         """Waits for threads that are idle; one that still runs the user's code ends when that returns."""

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import queue
 import threading
 from collections.abc import Mapping, Sequence
 
 from michelangelo import errors
-from michelangelo.executors import installing, launch, logs, processes, scratch, supervisor, workplace
+from michelangelo.executors import installing, launch, logs, outcomes, processes, scratch, supervisor, workplace
 from michelangelo.executors.base import Attempt, Outcome
 
 __all__ = ["ProcessExecutor"]
@@ -54,7 +53,7 @@ class ProcessExecutor:
         self._capacity = capacity or max(2, _processor_count())
         self._lock = threading.Lock()
         self._unfinished: set[str] = set()
-        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._ended = outcomes.Outcomes()
         self._closed = False
         limits = supervisor.Limits(log_bytes=log_limit_bytes, memory_bytes=memory_limit_bytes)
         terms = workplace.Terms(run_id, blobs_url, limits, self._on_end, self._end_strays)
@@ -80,15 +79,10 @@ class ProcessExecutor:
 
     def submit(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._closed or not self._ours.is_alive:
-                raise errors.ExecutorError(f"attempt {attempt.id} cannot be taken: the process executor is closed")
-            if attempt.id in self._unfinished:
-                raise errors.ExecutorError(f"attempt {attempt.id} is running already")
-            if len(self._unfinished) >= self._capacity:
-                raise errors.ExecutorError(
-                    f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
-                    "submit it when one has ended"
-                )
+            is_closed = self._closed or not self._ours.is_alive
+            outcomes.check_can_take(
+                "process", attempt.id, self._unfinished, capacity=self._capacity, is_closed=is_closed
+            )
             if attempt.requirements and self._installing is None:
                 raise errors.ExecutorError(
                     f"attempt {attempt.id} cannot be taken: it has requirements, and this executor has no folder to "
@@ -102,14 +96,7 @@ class ProcessExecutor:
                 self._ours.start(attempt)
 
     def poll(self, timeout_seconds: float) -> Sequence[Outcome]:
-        found: list[Outcome | None] = []
-        try:
-            found.append(self._ended.get(timeout=max(0.0, timeout_seconds)))
-            while True:
-                found.append(self._ended.get_nowait())
-        except queue.Empty:
-            pass
-        return [outcome for outcome in found if outcome is not None]
+        return self._ended.take(timeout_seconds)
 
     def cancel(self, attempt_id: str, *, grace_seconds: float = 5.0) -> None:
         with self._lock:
@@ -122,7 +109,7 @@ class ProcessExecutor:
         return {} if self._installing is None else self._installing.pending()
 
     def wake(self) -> None:
-        self._ended.put(None)
+        self._ended.wake()
 
     def close(self) -> None:
         with self._lock:

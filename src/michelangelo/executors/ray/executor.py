@@ -11,13 +11,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import queue
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from michelangelo import errors
-from michelangelo.executors import processes, scratch
+from michelangelo.executors import outcomes, processes, scratch
 from michelangelo.executors.base import Attempt, Outcome
 from michelangelo.executors.ray import session, supervisor
 from michelangelo.executors.ray.session import Terms
@@ -37,7 +36,7 @@ class RayExecutor:
         self._lock = threading.Lock()
         self._unfinished: set[str] = set()
         self._pending: Mapping[str, str] = {}
-        self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._ended = outcomes.Outcomes()
         self._closed = False
         self._scratch = scratch.ScratchFolders(terms.run_id)
         self._supervisor = supervisor.Supervisor(
@@ -59,15 +58,9 @@ class RayExecutor:
 
     def submit(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._closed:
-                raise errors.ExecutorError(f"attempt {attempt.id} cannot be taken: the ray executor is closed")
-            if attempt.id in self._unfinished:
-                raise errors.ExecutorError(f"attempt {attempt.id} is running already")
-            if len(self._unfinished) >= self._capacity:
-                raise errors.ExecutorError(
-                    f"attempt {attempt.id} cannot be taken: {self._capacity} are running, which is the capacity; "
-                    "submit it when one has ended"
-                )
+            outcomes.check_can_take(
+                "ray", attempt.id, self._unfinished, capacity=self._capacity, is_closed=self._closed
+            )
             if importlib.util.find_spec("ray") is None:
                 raise errors.ExecutorError(
                     f"attempt {attempt.id} cannot be taken: ray is not installed; pip install 'michelangelo-oss[ray]'"
@@ -78,14 +71,7 @@ class RayExecutor:
             self._supervisor.post(functools.partial(self._supervisor.start, attempt))
 
     def poll(self, timeout_seconds: float) -> Sequence[Outcome]:
-        found: list[Outcome | None] = []
-        try:
-            found.append(self._ended.get(timeout=max(0.0, timeout_seconds)))
-            while True:
-                found.append(self._ended.get_nowait())
-        except queue.Empty:
-            pass
-        return [outcome for outcome in found if outcome is not None]
+        return self._ended.take(timeout_seconds)
 
     def pending(self) -> Mapping[str, str]:
         return self._pending
@@ -96,7 +82,7 @@ class RayExecutor:
                 self._supervisor.post(functools.partial(self._supervisor.cancel, attempt_id, grace_seconds))
 
     def wake(self) -> None:
-        self._ended.put(None)
+        self._ended.wake()
 
     def close(self) -> None:
         with self._lock:
