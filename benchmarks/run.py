@@ -86,7 +86,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "flows":
         with tempfile.TemporaryDirectory() as home:
-            return flows.run(peers=options.peers, home=home, repeats=options.k)
+            return flows.run(peers=options.peers.resolve(), home=home, repeats=options.k)
     runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "server": server.run,
         "store": store.run,
