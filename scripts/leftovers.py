@@ -10,7 +10,7 @@ import sys
 
 import psutil
 
-MARKS = ("michelangelo", "mactl", "kube-apiserver", "etcd")
+MARKS = ("michelangelo", "mactl", "kube-apiserver", "etcd", "raylet", "gcs_server")
 
 
 def main(root: int) -> int:
