@@ -11,7 +11,7 @@ import pytest
 
 from michelangelo.blobs.blob_store import LocalPaths
 from michelangelo.blobs.local import LocalBlobStore
-from michelangelo.errors import StorageError
+from michelangelo.errors import IntegrityError, StorageError
 
 
 @pytest.fixture
@@ -86,3 +86,18 @@ def test_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         LocalBlobStore(tmp_path / "file")
+
+
+def test_damage_is_told_before_what_a_parser_says_of_it(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+    blob = store.put(b"0123456789" * 500_000)
+    path = Path(store.path(blob.digest))
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(b"XX")
+    with pytest.raises(IntegrityError, match=blob.digest), store.open(blob.digest) as reader:
+        int(reader.read(2))
+    path.unlink()
+    store.put(b"0123456789" * 500_000)
+    with pytest.raises(ValueError, match="invalid literal"), store.open(blob.digest) as reader:
+        int(b"XX" + reader.read(2))

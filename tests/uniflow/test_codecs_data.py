@@ -260,3 +260,25 @@ def test_digests_are_the_same_in_every_process() -> None:
     }
     assert len(found) == 1
     assert found.pop().startswith("sha256:")
+
+
+@pytest.mark.parametrize("make", ["array", "directory"])
+def test_damage_where_the_format_begins_is_told_as_damage_and_removed(tmp_path: Path, make: str) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"x" * 100_000)
+    value = np.arange(100_000) if make == "array" else Directory(tmp_path / "folder")
+    tree = codecs.encode(value, store)
+    (digest,) = set(codecs.blobs_in(tree))
+    path = Path(store.path(digest))
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(b"damage" * 200)
+
+    def load() -> Any:
+        found = codecs.decode(tree, store)
+        return found.path if make == "directory" else found
+
+    with pytest.raises(IntegrityError, match=digest):
+        load()
+    assert not store.has(digest)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from michelangelo.blobs.blob_store import CHUNK_BYTES
-from michelangelo.errors import IntegrityError
+from michelangelo.errors import IntegrityError, StorageError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -25,7 +26,21 @@ def check(data: bytes, digest: str, place: str) -> bytes:
 
 def checked(raw: BinaryIO, digest: str, place: str) -> BinaryIO:
     """A buffered reader over `raw` that raises IntegrityError at the end when the bytes are not those of `digest`."""
-    return cast(BinaryIO, io.BufferedReader(_CheckedRaw(raw, digest, place), CHUNK_BYTES))
+    return cast(BinaryIO, _CheckedReader(_CheckedRaw(raw, digest, place), CHUNK_BYTES))
+
+
+class _CheckedReader(io.BufferedReader):
+    """Damage is told first: what a parser says of damaged bytes, before it has come to their end, helps nobody."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Exception) and not isinstance(error, StorageError) and not self.closed:
+                while self.read(CHUNK_BYTES):
+                    pass
+        finally:
+            self.close()
 
 
 class _CheckedRaw(io.RawIOBase):
