@@ -39,7 +39,13 @@
     │   ├── TaskKilledError
     │   ├── OutOfMemoryError     the resident size went over the task's limit
     │   └── WorkerLostError      the process of the task ended without a result
-    └── ExecutorError            an executor cannot take or reach a task
+    ├── ExecutorError            an executor cannot take or reach a task
+    └── LlmError                 planning, tuning or measuring a language model cannot go on
+        ├── ModelError           a config.json, weights or a tokenizer that are no model that can be used here
+        ├── DatasetError         rows or a source of rows that cannot be used
+        ├── CheckpointError      a checkpoint that cannot be written or read
+        ├── DivergedError        NaN, or a loss that ran away, and the policy is to stop
+        └── DeviceMemoryError    it does not fit into the memory of the device; says what the plan says
 
 Messages say what happened, to which object, and what to do next. This module knows no kind and imports nothing of ours.
 """
@@ -55,10 +61,14 @@ __all__ = [
     "ApiError",
     "ArgumentsError",
     "BadRequestError",
+    "CheckpointError",
     "CodeLocation",
     "CodecError",
     "ConflictError",
     "CorruptDatabaseError",
+    "DatasetError",
+    "DeviceMemoryError",
+    "DivergedError",
     "ExecutorError",
     "ExpiredError",
     "FieldError",
@@ -68,8 +78,10 @@ __all__ = [
     "InternalError",
     "InvalidError",
     "LeaseLostError",
+    "LlmError",
     "MethodNotAllowedError",
     "MichelangeloError",
+    "ModelError",
     "NewerSchemaError",
     "NonDeterminismError",
     "NotFoundError",
@@ -349,3 +361,36 @@ class WorkerLostError(TaskError):
 
 class ExecutorError(MichelangeloError):
     """An executor cannot take or reach a task."""
+
+
+# --- language models --------------------------------------------------------------------------------------
+
+
+class LlmError(MichelangeloError):
+    """Planning, tuning or measuring a language model cannot go on."""
+
+
+class ModelError(LlmError):
+    """A config.json, weights or a tokenizer that are no model that can be used here."""
+
+    exit_code = 2
+
+
+class DatasetError(LlmError):
+    """Rows, or a source of rows, that cannot be used."""
+
+    exit_code = 2
+
+
+class CheckpointError(LlmError):
+    """A checkpoint that cannot be written or read."""
+
+    exit_code = 5
+
+
+class DivergedError(LlmError):
+    """The loss became NaN or ran away, and the policy is to stop."""
+
+
+class DeviceMemoryError(LlmError):
+    """It does not fit into the memory of the device; the message says what the plan says."""

@@ -40,6 +40,9 @@ VIOLATIONS = [
     ("home-ray", "engine", "import ray"),
     ("home-spark", "uniflow", "def late() -> None:\n    import pyspark"),
     ("home-heavy", "app", "import kubernetes"),
+    ("home-llm", "engine", "def late() -> None:\n    import transformers"),
+    ("llm-alone", "llm", "import michelangelo.meta"),
+    ("plan-light", "llm/planner", "def late() -> None:\n    import torch"),
 ]
 
 

@@ -13,7 +13,11 @@ from typing import Any
 import grimp
 import pytest
 
-OPTIONAL = {"numpy", "pandas", "pyarrow", "ray", "torch", "pydantic", "rich", "sklearn", "matplotlib", "psutil"}
+OPTIONAL = {
+    "numpy", "pandas", "pyarrow", "ray", "torch", "pydantic", "rich", "sklearn", "matplotlib", "psutil", "fsspec",
+    "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "deepspeed", "bitsandbytes",
+    "liger_kernel", "triton", "mlflow", "comet_ml", "tensorboard", "wandb",
+}  # fmt: skip
 """Heavy libraries that a function may import when it is called."""
 ENVIRONMENT_READERS = {"michelangelo.app.settings"}
 ENVIRONMENT_CARRIERS = {

@@ -37,6 +37,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "events": Verb("events:events", "Show what happened, oldest first"),
     "explain": Verb("explain:explain", "Describe the fields of a kind"),
     "template": Verb("template:template", "Print a file to start from for a kind"),
+    "llm": Verb("llm:llm", "Plan, tune and measure language models"),
     "environment": Verb("environment:environment", "Show and remove the environments of tasks with requirements"),
     "config": Verb("config:config", "Show and change the contexts"),
     "version": Verb("version:version", "Show the versions of this program and of the server"),

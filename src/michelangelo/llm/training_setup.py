@@ -1,0 +1,116 @@
+"""One way to train a model on some hardware: what the planner judges, the tuner tries and the trainer runs.
+
+It holds values only. What they cost is in `planner`; how they are run is in `finetune`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+__all__ = [
+    "ATTENTIONS",
+    "CHECKPOINTINGS",
+    "CROSS_ENTROPIES",
+    "METHODS",
+    "OBJECTIVES",
+    "OFFLOADS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SHARDINGS",
+    "Attention",
+    "Checkpointing",
+    "CrossEntropy",
+    "Method",
+    "Objective",
+    "Offload",
+    "Optimizer",
+    "Precision",
+    "Sharding",
+    "TrainingSetup",
+]
+
+Method: TypeAlias = Literal["full", "lora", "qlora"]
+"""All weights; low-rank adapters on frozen weights; the same on weights in 4 bits (NF4)."""
+Objective: TypeAlias = Literal["pretrain", "sft", "dpo"]
+"""Next-token loss on text; on completions of prompts; preference pairs against a reference model."""
+Sharding: TypeAlias = Literal["none", "zero1", "zero2", "zero3", "fsdp2"]
+"""What is divided among the GPUs: nothing (data parallel), optimizer states, also gradients, also weights."""
+Offload: TypeAlias = Literal["none", "optimizer", "parameters"]
+"""What rests in the host's memory: nothing, optimizer states (and their step), also the weights."""
+Checkpointing: TypeAlias = Literal["none", "selective", "full"]
+"""Which activations are computed again: none, all but the outputs of matrix products and attention, all within a layer."""
+Attention: TypeAlias = Literal["flash", "eager"]
+"""`flash`: any kernel that keeps no S x S matrix (SDPA's flash, cuDNN, FlashAttention). `eager` keeps it."""
+CrossEntropy: TypeAlias = Literal["plain", "chunked"]
+"""`chunked`: the logits of a few tokens at a time, never all of them (also what fused kernels do)."""
+Optimizer: TypeAlias = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
+Precision: TypeAlias = Literal["bf16", "bf16_mixed", "fp32"]
+"""`bf16`: weights, gradients and optimizer states of what is trained in bf16. `bf16_mixed`: fp32 weights, gradients and
+states of what is trained, computation in bf16. `fp32`: everything."""
+
+METHODS: Final[tuple[str, ...]] = get_args(Method)
+OBJECTIVES: Final[tuple[str, ...]] = get_args(Objective)
+SHARDINGS: Final[tuple[str, ...]] = get_args(Sharding)
+OFFLOADS: Final[tuple[str, ...]] = get_args(Offload)
+CHECKPOINTINGS: Final[tuple[str, ...]] = get_args(Checkpointing)
+ATTENTIONS: Final[tuple[str, ...]] = get_args(Attention)
+CROSS_ENTROPIES: Final[tuple[str, ...]] = get_args(CrossEntropy)
+OPTIMIZERS: Final[tuple[str, ...]] = get_args(Optimizer)
+PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetup:
+    """Defaults are those of the trainer on one GPU."""
+
+    method: Method = "lora"
+    objective: Objective = "sft"
+    micro_batch: int = 1
+    """Sequences per GPU and forward pass."""
+    sequence_length: int = 2048
+    """Tokens per sequence; with packing all of them count."""
+    gradient_accumulation: int = 1
+    """Forward passes per optimizer step."""
+    num_gpus: int = 1
+    gpus_per_node: int = 8
+    sharding: Sharding = "none"
+    tensor_parallel: int = 1
+    """GPUs that share each layer; divides num_gpus."""
+    offload: Offload = "none"
+    checkpointing: Checkpointing = "none"
+    attention: Attention = "flash"
+    cross_entropy: CrossEntropy = "chunked"
+    optimizer: Optimizer = "adamw"
+    precision: Precision = "bf16"
+    lora_rank: int = 16
+    lora_targets: tuple[str, ...] = ("all",)
+    """`all`: every projection of attention and MLP (experts too); or names as in the model (`q_proj`)."""
+    compiled: bool = False
+    """torch.compile of each layer."""
+    packing: bool = True
+    """Sequences are filled with documents; without it, `padding_share` of the tokens are padding."""
+    padding_share: float = 0.0
+
+    @property
+    def data_parallel(self) -> int:
+        """Replicas of the data: GPUs that see different sequences."""
+        return self.num_gpus // self.tensor_parallel
+
+    @property
+    def num_nodes(self) -> int:
+        return -(-self.num_gpus // self.gpus_per_node)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Positions of all GPUs in one optimizer step, padding included."""
+        return self.micro_batch * self.sequence_length * self.gradient_accumulation * self.data_parallel
+
+    def replace(self, **changes: Any) -> TrainingSetup:
+        """The same with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; lists for tuples."""
+        return {**dataclasses.asdict(self), "lora_targets": list(self.lora_targets)}
