@@ -15,7 +15,9 @@ __all__ = ["LLM_VERBS", "LlmGroup", "llm"]
 LLM_VERBS: Final[Mapping[str, Verb]] = {
     "plan": Verb("llm_plan:plan", "Say what a training or inference run needs and costs, before it runs"),
     "finetune": Verb("llm_finetune:finetune", "Train a model: pre-training, fine-tuning, LoRA, QLoRA, DPO"),
-    "tune": Verb("llm_tune:tune", "Try the plan's best configurations on this hardware, and keep the fastest that fits"),
+    "tune": Verb(
+        "llm_tune:tune", "Try the plan's best configurations on this hardware, and keep the fastest that fits"
+    ),
     "bench": Verb("llm_bench:bench", "Run an experiment: a prediction before, a measurement after, a plot and a table"),
     "search": Verb("llm_search:search", "Search learning rate and rank (Ray Tune), with one report"),
     "export": Verb("llm_export:export", "Write a checkpoint as a model: merged or adapter only, with a model card"),

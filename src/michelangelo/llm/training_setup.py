@@ -47,8 +47,9 @@ CrossEntropy: TypeAlias = Literal["plain", "chunked"]
 """`chunked`: the logits of a few tokens at a time, never all of them (also what fused kernels do)."""
 Optimizer: TypeAlias = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 Precision: TypeAlias = Literal["bf16", "bf16_mixed", "fp32"]
-"""`bf16`: weights, gradients and optimizer states of what is trained in bf16. `bf16_mixed`: fp32 weights, gradients and
-states of what is trained, computation in bf16. `fp32`: everything."""
+"""`bf16`: weights, gradients and optimizer states of what is trained in bf16. `bf16_mixed`: weights in bf16, and fp32 copies
+of what is trained in the optimizer (16 bytes a parameter with AdamW: 2 weight, 2 gradient, 4 copy, 8 moments; gradients take
+4 more while several passes are accumulated, which happens in fp32). `fp32`: everything."""
 
 METHODS: Final[tuple[str, ...]] = get_args(Method)
 OBJECTIVES: Final[tuple[str, ...]] = get_args(Objective)
@@ -83,7 +84,7 @@ class TrainingSetup:
     attention: Attention = "flash"
     cross_entropy: CrossEntropy = "chunked"
     optimizer: Optimizer = "adamw"
-    precision: Precision = "bf16"
+    precision: Precision = "bf16_mixed"
     lora_rank: int = 16
     lora_targets: tuple[str, ...] = ("all",)
     """`all`: every projection of attention and MLP (experts too); or names as in the model (`q_proj`)."""
