@@ -5,11 +5,14 @@ It holds tensors only; `data` makes them, the trainer moves and consumes them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
+
+from michelangelo.llm.finetune.documents import Documents, documents_of
 
 __all__ = ["IGNORED", "Batch", "Batches", "PreferenceBatch"]
 
@@ -31,6 +34,8 @@ class Batch:
     """[B, S] int32; 0, 1, … within a row, -1 for padding. Tokens attend within their document only."""
     num_trained: int
     """Labels that are not IGNORED."""
+    documents: Documents | None = None
+    """Where documents begin, on the device; made by `to`."""
 
     @property
     def num_tokens(self) -> int:
@@ -38,11 +43,14 @@ class Batch:
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """On a device, without waiting for the copy where the memory is pinned."""
-        moved = (
-            t.to(device, non_blocking=True) for t in (self.input_ids, self.labels, self.position_ids, self.document_ids)
+        """On a device, without waiting for the copy where the memory is pinned. The batch itself is on the host."""
+        return dataclasses.replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            documents=documents_of(self.document_ids, device),
         )
-        return Batch(*moved, num_trained=self.num_trained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a training run is told: one document, checked as a whole before anything is loaded.
 
-It knows names and numbers only; `model`, `data` and the others give them meaning. All wrong fields are reported at once,
-with their paths.
+It knows names and numbers only; `model`, `data` and the others give them meaning. All wrong fields are reported at
+once, with their paths.
 """
 
 from __future__ import annotations
@@ -248,7 +248,8 @@ class FinetuneConfig(_Section):
         parallel = self.parallel
         if parallel.num_workers % parallel.tensor_parallel:
             wrong.append(
-                f"parallel.tensor_parallel: {parallel.tensor_parallel} does not divide num_workers {parallel.num_workers}"
+                f"parallel.tensor_parallel: {parallel.tensor_parallel} does not divide num_workers "
+                f"{parallel.num_workers}"
             )
         if parallel.offload != "none" and parallel.sharding == "none":
             wrong.append("parallel.offload: needs sharding fsdp2 or zero1, zero2, zero3")

@@ -1,4 +1,4 @@
-"""Optimizers over named parameters: AdamW fused, in 8 bits, paged; SGD; with fp32 copies of bf16 weights where asked for.
+"""Optimizers over named parameters: AdamW fused, in 8 bits, paged; SGD; with fp32 copies of bf16 weights if asked for.
 
 States have names of parameters, so that they can be saved and loaded under any sharding. The course of the learning
 rate is in `schedule`.
@@ -50,7 +50,7 @@ class NamedOptimizer:
         self._accumulates = copies and accumulate
         if self._accumulates:
             for parameter, copy in zip(self.parameters, self._stepped, strict=True):
-                parameter.register_post_accumulate_grad_hook(_adder(copy))
+                parameter.register_post_accumulate_grad_hook(_adder(copy))  # type: ignore[no-untyped-call]
         self.inner = _inner(self._groups(config), config)
 
     def set_learning_rate(self, value: float) -> None:
@@ -171,6 +171,6 @@ def _inner(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim
         raise errors.SettingsError(
             f"optimizer.name {config.name}: needs bitsandbytes: pip install 'michelangelo-oss[llm]'"
         ) from e
-    kind = bitsandbytes.optim.PagedAdamW8bit if config.name == "paged_adamw_8bit" else bitsandbytes.optim.AdamW8bit
+    kind: Any = getattr(bitsandbytes.optim, "PagedAdamW8bit" if config.name == "paged_adamw_8bit" else "AdamW8bit")
     optimizer: torch.optim.Optimizer = kind(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
     return optimizer

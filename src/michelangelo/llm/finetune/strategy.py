@@ -1,4 +1,4 @@
-"""Who holds which part of the model, and how gradients meet: one protocol, and its simplest implementation, one process.
+"""Who holds which part of the model, and how gradients meet: one protocol, and its simplest implementation.
 
 Implementations for several processes are in `parallel/`. It knows no data, no objective and no checkpoint format.
 """
@@ -144,6 +144,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Any]) -> None:
         for name, parameter in parameters.items():
             if parameter.shape != state[name].shape:
                 raise errors.CheckpointError(
-                    f"{name} has shape {tuple(state[name].shape)} in the checkpoint and {tuple(parameter.shape)} in the model"
+                    f"{name} has shape {tuple(state[name].shape)} in the checkpoint, "
+                    f"and {tuple(parameter.shape)} in the model"
                 )
             parameter.copy_(state[name])
