@@ -80,6 +80,10 @@ class Batches(Protocol):
         """The next batch of this process; None at the end of the data."""
         ...
 
+    def next_epoch(self) -> None:
+        """Begin the next pass over the data, in another order; after `next` gave None."""
+        ...
+
     def state(self) -> Mapping[str, Any]:
         """Where the stream is, as JSON; small, and the same on every process."""
         ...

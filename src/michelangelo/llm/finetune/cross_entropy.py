@@ -52,7 +52,7 @@ def plain_loss_sum(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> to
 
 def summed_loss(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> torch.Tensor:
     """The same, piece by piece; equal up to rounding. Gradients reach `hidden`, the weight and the bias."""
-    loss: torch.Tensor = _SummedLoss.apply(hidden, head.weight, head.bias, labels, head)
+    loss: torch.Tensor = _SummedLoss.apply(hidden, head.weight, head.bias, labels, head)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -120,7 +120,7 @@ class _SummedLoss(torch.autograd.Function):
 
 def _pieces(hidden: torch.Tensor, labels: torch.Tensor, head: Head) -> Any:
     tokens = max(_MIN_TOKENS, _PIECE_BYTES // (4 * head.weight.shape[0]))
-    return zip(hidden.split(tokens), labels.split(tokens), strict=True)
+    return zip(torch.split(hidden, tokens), torch.split(labels, tokens), strict=True)
 
 
 def _loss_and_gradient(

@@ -6,20 +6,32 @@ rate is in `schedule`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from michelangelo import errors
 from michelangelo.llm.finetune.config import OptimizerConfig
 from michelangelo.llm.training_setup import Precision
 
-__all__ = ["NamedOptimizer", "build"]
+__all__ = ["Accept", "NamedOptimizer", "build", "finite"]
+
+Accept: TypeAlias = Callable[[float], bool]
+"""Whether a step with this norm of gradients is taken; called once, before anything is changed."""
 
 _NO_DECAY_DIMENSIONS: Final = 1
 """Vectors (norms, biases) are not decayed, as is usual."""
+_CLIP_EPSILON: Final = 1e-6
+"""As torch.nn.utils.clip_grad_norm_ has it."""
+
+
+def finite(norm: float) -> bool:
+    """The least that a step needs."""
+    return math.isfinite(norm)
 
 
 class NamedOptimizer:
@@ -62,25 +74,17 @@ class NamedOptimizer:
         holders = self._stepped if self._accumulates else self.parameters
         return [holder.grad for holder in holders if holder.grad is not None]
 
-    def clip_and_step(self, max_grad_norm: float) -> torch.Tensor:
-        """The norm before clipping, float32 []. Not finite: nothing is changed."""
-        gradients = self.gradients()
-        norm = torch.nn.utils.get_total_norm(gradients).to(torch.float32)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if bool(torch.isfinite(whole)):
-            if max_grad_norm:
-                torch.nn.utils.clip_grads_with_norm_(
-                    [
-                        holder
-                        for holder in (self._stepped if self._accumulates else self.parameters)
-                        if holder.grad is not None
-                    ],
-                    max_grad_norm,
-                    norm,
-                )
+    def clip_and_step(self, max_grad_norm: float, accept: Accept) -> float:
+        """The norm before clipping. What `accept` does not take changes nothing; the gradients are cleared."""
+        norm = torch.nn.utils.get_total_norm(self.gradients()).to(torch.float32)
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        value = float(whole)
+        if accept(value):
+            if max_grad_norm and value > max_grad_norm:
+                torch._foreach_mul_(self.gradients(), max_grad_norm / (value + _CLIP_EPSILON))
             self._step()
         self.zero_grad()
-        return whole
+        return value
 
     def zero_grad(self) -> None:
         for parameter, stepped in zip(self.parameters, self._stepped, strict=True):

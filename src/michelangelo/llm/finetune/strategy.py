@@ -15,6 +15,7 @@ from michelangelo import errors
 from michelangelo.llm.finetune import optimizers
 
 __all__ = [
+    "Accept",
     "MakeOptimizer",
     "SingleProcess",
     "Strategy",
@@ -23,6 +24,7 @@ __all__ = [
     "trained_state",
 ]
 
+Accept: TypeAlias = optimizers.Accept
 MakeOptimizer: TypeAlias = Callable[[Iterable[tuple[str, nn.Parameter]]], optimizers.NamedOptimizer]
 """Builds the optimizer over named parameters that are trained (already sharded, where the strategy shards)."""
 
@@ -46,9 +48,9 @@ class Strategy(Protocol):
         this process's share: over all passes and processes the losses sum up to the mean per trained token."""
         ...
 
-    def step(self, max_grad_norm: float) -> torch.Tensor:
-        """Clips (0: not), steps, clears the gradients; the norm before clipping, float32 [], of all processes.
-        A norm that is not finite changes nothing but clears the gradients."""
+    def step(self, max_grad_norm: float, accept: Accept = optimizers.finite) -> float:
+        """The norm of the gradients of all processes. If `accept` takes it: clips (0: not) and steps. The gradients are
+        cleared in any case, and a norm that is not accepted changes nothing."""
         ...
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -93,8 +95,8 @@ class SingleProcess:
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, max_grad_norm: float) -> torch.Tensor:
-        return self._prepared()[1].clip_and_step(max_grad_norm)
+    def step(self, max_grad_norm: float, accept: Accept = optimizers.finite) -> float:
+        return self._prepared()[1].clip_and_step(max_grad_norm, accept)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         return values

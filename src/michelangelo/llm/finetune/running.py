@@ -1,0 +1,296 @@
+"""A training run as a whole: what `mactl llm finetune` does, and what a program calls. It puts the parts together.
+
+With one worker all happens in this process; with several, `parallel.launching` starts processes that each call `work`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from michelangelo import errors
+from michelangelo.llm.finetune import (
+    activation_checkpointing,
+    adapters,
+    causal_lm,
+    model,
+    optimizers,
+    prediction,
+    preference,
+    quantization,
+    randomness,
+    trainer,
+)
+from michelangelo.llm.finetune.checkpoint import store
+from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.data import opening
+from michelangelo.llm.finetune.meter import Meter
+from michelangelo.llm.finetune.objective import Objective
+from michelangelo.llm.finetune.parallel import choosing, launching
+from michelangelo.llm.finetune.recording import Alert, Ended, Recorder, Sink, Started
+from michelangelo.llm.finetune.sinks import events_file, terminal
+from michelangelo.llm.finetune.strategy import Strategy
+from michelangelo.llm.finetune.trackers import making
+
+__all__ = ["Display", "Report", "device_of", "finetune", "prepare_model", "work"]
+
+EVENTS = "events.jsonl"
+REPORT = "report.json"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """Whether progress is printed to standard error, by whichever process is the first."""
+
+    is_on: bool = False
+    no_color: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended. Losses in nats per trained token, rates per second of all processes, memory in bytes."""
+
+    outcome: str
+    message: str
+    output: str
+    step: int
+    loss: float
+    validation_loss: float
+    num_tokens: int
+    num_trained_tokens: int
+    tokens_per_second: float
+    mfu: float
+    peak_memory_bytes: int
+    num_parameters: int
+    num_trained_parameters: int
+    device: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """What was predicted, where the model and the hardware are known to the planner."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    alerts: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON: what is not known is null."""
+        values = asdict(self)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def finetune(
+    config: FinetuneConfig,
+    *,
+    display: Display = Display(),
+    sinks: Sequence[Sink] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Run it to its end. `sinks` and `should_stop` reach the loop where it runs in this process (one worker).
+
+    Raises SettingsError, ModelError, DatasetError, CheckpointError, DivergedError, DeviceMemoryError.
+    """
+    output = Path(config.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as e:
+        raise errors.SettingsError(f"output {output}: cannot be written: {e.strerror}") from e
+    if config.parallel.num_workers == 1 and config.parallel.launcher != "ray":
+        report = work(config, display, sinks=sinks, should_stop=should_stop)
+    else:
+        report = launching.launch(config, work, display)
+    return report
+
+
+def work(
+    config: FinetuneConfig,
+    display: Display = Display(),
+    *,
+    sinks: Sequence[Sink] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """One process's part of a run; the same report in each."""
+    strategy = choosing.make(config, device=device_of(config))
+    recorder = Recorder([*sinks, *_own_sinks(config, display)] if strategy.rank == 0 else [])
+    try:
+        return _work(config, strategy, recorder, should_stop)
+    except torch.OutOfMemoryError as e:
+        error = errors.DeviceMemoryError(prediction.out_of_memory_text(config, strategy.device))
+        recorder.record(Ended(0, "Failed", error.message))
+        raise error from e
+    except errors.MichelangeloError as e:
+        recorder.record(Ended(0, "Failed", e.message))
+        raise
+    finally:
+        recorder.close()
+        strategy.close()
+
+
+def prepare_model(config: FinetuneConfig, device: torch.device) -> tuple[PreTrainedModel, Objective]:
+    """Loaded, quantised, with adapters, recomputation and the loss installed, and compiled; not yet on the device."""
+    precision = config.training.precision
+    if config.adapter.method == "qlora":
+        loaded = quantization.load(config.model, config.adapter, precision=precision, device=device)
+    else:
+        loaded = model.load(config.model, precision=precision, device=device)
+    if config.data.packing and config.objective != "dpo":
+        model.check_packing(loaded)
+    adapters.apply(loaded, config.adapter)
+    activation_checkpointing.apply(loaded, config.training.checkpointing)
+    objective: Objective
+    if config.objective == "dpo":
+        objective = preference.PreferenceObjective(loaded, config.preference)
+    else:
+        objective = causal_lm.CausalObjective(loaded, chunked=config.training.cross_entropy != "plain")
+    if config.training.compiled is True or (config.training.compiled == "auto" and device.type == "cuda"):
+        for layer in model.decoder_layers(loaded):
+            layer.compile()
+    return loaded, objective
+
+
+def device_of(config: FinetuneConfig) -> torch.device:
+    """Of this process. Raises SettingsError if a GPU is wanted and there is none."""
+    wanted = config.training.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise errors.SettingsError("training.device cuda: PyTorch sees no GPU here; use device: cpu, or install a CUDA build")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _work(
+    config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should_stop: Callable[[], bool]
+) -> Report:
+    randomness.seed(config.training.seed)
+    tokenizer = model.load_tokenizer(config.model)
+    loaded, objective = prepare_model(config, strategy.device)
+    opened = _open_data(config, tokenizer, loaded, strategy)
+    optimizer = strategy.prepare(loaded, _optimizer_maker(config))
+    randomness.seed(config.training.seed, strategy.rank)
+    predicted = prediction.predict(config, strategy)
+    meter = Meter(strategy.device, flops_per_token=predicted.flops_per_token, peak_flops=predicted.peak_flops)
+    folder = config.checkpoint.folder or str(Path(config.output) / "checkpoints")
+    checkpoints = store.CheckpointStore(
+        folder, config.checkpoint, rank=strategy.rank, world_size=strategy.world_size, record=recorder.record
+    )
+    parts = trainer.Parts(
+        loaded, objective, strategy, optimizer, opened.train, opened.validation, checkpoints, recorder, meter
+    )
+    total = _total_steps(config, opened.train.num_batches())
+    loop = trainer.Trainer(config, parts, total_steps=total, should_stop=should_stop)
+    try:
+        if (found := _checkpoint_to_resume(config, checkpoints)) is not None:
+            loop.resume(found)
+        counts = _count(loaded)
+        recorder.record(Started(config.model_dump(mode="json"), loop.progress.step, total, *counts, predicted.plan))
+        outcome = loop.run()
+    finally:
+        checkpoints.close()
+    report = _report(config, outcome, parts, predicted, counts, opened.report.to_dict())
+    if strategy.rank == 0:
+        _write_report(config, report)
+    recorder.record(Ended(report.step, outcome.outcome, outcome.message, report.to_dict()))
+    return report
+
+
+def _open_data(
+    config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase, loaded: PreTrainedModel, strategy: Strategy
+) -> opening.OpenedData:
+    return opening.open_data(
+        config.data,
+        objective=config.objective,
+        tokenizer=tokenizer,
+        micro_batch=config.training.micro_batch,
+        data_rank=strategy.data_rank,
+        data_parallel=strategy.data_parallel,
+        vocab_size=loaded.config.get_text_config().vocab_size,
+    )
+
+
+def _optimizer_maker(config: FinetuneConfig) -> Any:
+    def make(named: Any) -> optimizers.NamedOptimizer:
+        return optimizers.build(
+            named,
+            config.optimizer,
+            precision=config.training.precision,
+            accumulate=config.training.gradient_accumulation > 1,
+        )
+
+    return make
+
+
+def _total_steps(config: FinetuneConfig, num_batches: int | None) -> int:
+    training = config.training
+    if training.max_steps:
+        return training.max_steps
+    if num_batches is None:
+        raise errors.SettingsError("training.max_steps: is needed, as the length of a stream is not known beforehand")
+    return max(1, math.ceil(num_batches * training.epochs / training.gradient_accumulation))
+
+
+def _checkpoint_to_resume(config: FinetuneConfig, checkpoints: store.CheckpointStore) -> store.Checkpoint | None:
+    if config.checkpoint.resume == "never":
+        return None
+    if config.checkpoint.resume == "auto":
+        return checkpoints.newest()
+    return checkpoints.named(config.checkpoint.resume)
+
+
+def _count(loaded: nn.Module) -> tuple[int, int]:
+    parameters = list(loaded.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def _own_sinks(config: FinetuneConfig, display: Display) -> list[Sink]:
+    folder = Path(config.output)
+    sinks: list[Sink] = [events_file.EventsFile(folder / EVENTS)]
+    if display.is_on:
+        sinks.append(terminal.make(sys.stderr, no_color=display.no_color))
+    return [*sinks, *(making.make(tracker, folder) for tracker in config.trackers)]
+
+
+def _report(
+    config: FinetuneConfig,
+    outcome: trainer.Outcome,
+    parts: trainer.Parts,
+    predicted: prediction.Prediction,
+    counts: tuple[int, int],
+    data: Mapping[str, Any],
+) -> Report:
+    progress, rate = outcome.progress, parts.meter.median_rate()
+    alerts = [f"step {a.step}: {a.kind}: {a.message}" for a in parts.recorder.alerts if isinstance(a, Alert)]
+    return Report(
+        outcome=outcome.outcome,
+        message=outcome.message,
+        output=config.output,
+        step=progress.step,
+        loss=progress.last_loss,
+        validation_loss=progress.validation_loss,
+        num_tokens=progress.num_tokens,
+        num_trained_tokens=progress.num_trained_tokens,
+        tokens_per_second=rate,
+        mfu=parts.meter.mfu(rate),
+        peak_memory_bytes=parts.meter.peak_memory_bytes,
+        num_parameters=counts[0],
+        num_trained_parameters=counts[1],
+        device=predicted.device,
+        plan=predicted.plan,
+        data=data,
+        alerts=alerts,
+    )
+
+
+def _write_report(config: FinetuneConfig, report: Report) -> None:
+    """Whole or not at all."""
+    path = Path(config.output) / REPORT
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(report.to_dict(), indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
