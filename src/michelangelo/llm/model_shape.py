@@ -16,7 +16,17 @@ from typing import Any, Final, Literal, TypeAlias
 from michelangelo import errors
 from michelangelo.llm import model_config
 
-__all__ = ["Activation", "Counts", "ModelShape", "Projection", "catalogue", "from_config", "load", "provenance"]
+__all__ = [
+    "Activation",
+    "Counts",
+    "ModelShape",
+    "Projection",
+    "catalogue",
+    "from_config",
+    "load",
+    "provenance",
+    "published_config",
+]
 
 Activation: TypeAlias = Literal["silu", "gelu", "relu", "gpt_oss"]
 """Which nonlinearity: what it keeps for the way back differs."""
@@ -179,9 +189,7 @@ class ModelShape:
         head = 0 if self.tied_embeddings else self.vocab_size * embedded
         head += self.vocab_size if self.lm_head_bias else 0
         by_kind["attention"] += self.num_heads * self.num_layers if self.attention_sinks else 0
-        return Counts(
-            embedding, by_kind["attention"], by_kind["mlp"], by_kind["router"], self._norm_parameters(), head
-        )
+        return Counts(embedding, by_kind["attention"], by_kind["mlp"], by_kind["router"], self._norm_parameters(), head)
 
     @functools.cached_property
     def num_parameters(self) -> int:
@@ -283,6 +291,12 @@ def provenance(name: str) -> tuple[str, str]:
     """The publisher's page that an entry of the catalogue was taken from, and the date (YYYY-MM-DD)."""
     entry = _read_catalogue()[name]
     return entry["source"], entry["date"]
+
+
+def published_config(name: str) -> Mapping[str, Any]:
+    """The fields of the config.json that an entry of the catalogue was taken from."""
+    config: Mapping[str, Any] = _read_catalogue()[name]["config"]
+    return config
 
 
 def _attention_projections(shape: ModelShape) -> tuple[Projection, ...]:

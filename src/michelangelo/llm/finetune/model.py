@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from michelangelo import errors
+from michelangelo.llm import model_shape
 from michelangelo.llm.finetune import attention, cross_entropy
 from michelangelo.llm.finetune.config import ModelConfig
 from michelangelo.llm.finetune.documents import Documents, documents_of
@@ -39,7 +40,10 @@ _PROBE_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 8e-2, torch.floa
 
 
 def load(config: ModelConfig, *, precision: Precision, device: torch.device) -> PreTrainedModel:
-    """The model in the dtype of `precision`, on the host. Raises ModelError."""
+    """The model in the dtype of `precision`: read from files on the host, made from scratch on `device`.
+
+    Raises ModelError.
+    """
     described = load_config(config)
     arguments: dict[str, Any] = {
         "dtype": dtype_of(precision),
@@ -47,7 +51,8 @@ def load(config: ModelConfig, *, precision: Precision, device: torch.device) -> 
     }
     try:
         if config.from_scratch:
-            made = AutoModelForCausalLM.from_config(described, **arguments)  # type: ignore[no-untyped-call]
+            with device:  # random numbers for billions of weights take minutes on a host
+                made = AutoModelForCausalLM.from_config(described, **arguments)  # type: ignore[no-untyped-call]
             return cast(PreTrainedModel, made)
         model = AutoModelForCausalLM.from_pretrained(config.path, config=described, **arguments)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as e:
@@ -57,6 +62,9 @@ def load(config: ModelConfig, *, precision: Precision, device: torch.device) -> 
 
 def load_config(config: ModelConfig) -> Any:
     """Transformers' configuration of the model. Raises ModelError if it is no decoder-only language model."""
+    if config.from_scratch and config.path in model_shape.catalogue():
+        fields = dict(model_shape.published_config(config.path))
+        return AutoConfig.for_model(**fields)
     file = Path(config.path) / "config.json"
     if Path(config.path).is_dir() and not file.is_file():
         raise errors.ModelError(f"model.path {config.path}: the folder has no config.json, so it is no model")

@@ -42,7 +42,18 @@ from michelangelo.llm.finetune.sinks import events_file, terminal
 from michelangelo.llm.finetune.strategy import Strategy
 from michelangelo.llm.finetune.trackers import making
 
-__all__ = ["Display", "Report", "device_of", "finetune", "prepare_model", "work"]
+__all__ = [
+    "CONFIG",
+    "EVENTS",
+    "REPORT",
+    "Display",
+    "Report",
+    "device_of",
+    "finetune",
+    "optimizer_maker",
+    "prepare_model",
+    "work",
+]
 
 EVENTS = "events.jsonl"
 REPORT = "report.json"
@@ -160,20 +171,20 @@ def device_of(config: FinetuneConfig) -> torch.device:
     """Of this process. Raises SettingsError if a GPU is wanted and there is none."""
     wanted = config.training.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise errors.SettingsError("training.device cuda: PyTorch sees no GPU here; use device: cpu, or install a CUDA build")
+        raise errors.SettingsError(
+            "training.device cuda: PyTorch sees no GPU here; use device: cpu, or install a CUDA build"
+        )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _work(
-    config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should_stop: Callable[[], bool]
-) -> Report:
+def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should_stop: Callable[[], bool]) -> Report:
     randomness.seed(config.training.seed)
     tokenizer = model.load_tokenizer(config.model)
     loaded, objective = prepare_model(config, strategy.device)
     opened = _open_data(config, tokenizer, loaded, strategy)
-    optimizer = strategy.prepare(loaded, _optimizer_maker(config))
+    optimizer = strategy.prepare(loaded, optimizer_maker(config))
     randomness.seed(config.training.seed, strategy.rank)
     predicted = prediction.predict(config, strategy)
     meter = Meter(strategy.device, flops_per_token=predicted.flops_per_token, peak_flops=predicted.peak_flops)
@@ -215,7 +226,7 @@ def _open_data(
     )
 
 
-def _optimizer_maker(config: FinetuneConfig) -> Any:
+def optimizer_maker(config: FinetuneConfig) -> Any:
     def make(named: Any) -> optimizers.NamedOptimizer:
         return optimizers.build(
             named,
