@@ -7,6 +7,7 @@ twice. It knows no model: the caller names the output matrix and what is done to
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,7 +90,7 @@ class _SummedLoss(torch.autograd.Function):
         bias_grad = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if wants_bias else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         start = 0
-        loss_and_gradient = _compiled(hidden.device)
+        loss_and_gradient = _compiled(hidden.device.type)
         for piece, targets in _pieces(hidden, labels, head):
             raw = F.linear(piece, weight, bias)
             loss, gradient = loss_and_gradient(raw, targets, head.scale, head.softcap)
@@ -144,12 +145,10 @@ def _loss_and_gradient(
     return losses.sum(), gradient.to(raw.dtype)
 
 
-_COMPILED: Final = torch.compile(_loss_and_gradient, dynamic=False)
-
-
-def _compiled(device: torch.device) -> Any:
+@functools.cache
+def _compiled(kind: str) -> Any:
     """One pass over the logits instead of ten, on a GPU; a CPU has no need of a compiler at hand."""
-    return _COMPILED if device.type == "cuda" else _loss_and_gradient
+    return torch.compile(_loss_and_gradient, dynamic=False) if kind == "cuda" else _loss_and_gradient
 
 
 def _add_product(total: torch.Tensor, gradient: torch.Tensor, hidden: torch.Tensor) -> None:

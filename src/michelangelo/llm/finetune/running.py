@@ -205,6 +205,7 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
         outcome = loop.run()
     finally:
         checkpoints.close()
+        opened.close()
     report = _report(config, outcome, parts, predicted, counts, opened.report.to_dict())
     if strategy.rank == 0:
         _write_report(config, report)
