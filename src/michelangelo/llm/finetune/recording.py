@@ -122,15 +122,16 @@ class Recorder:
         self.alerts: list[Alert] = []
 
     def record(self, event: Event) -> None:
-        if isinstance(event, Alert):
-            self.alerts.append(event)
-        for sink in list(self._sinks):
-            try:
-                sink.receive(event)
-            except SinkError as e:
+        pending = [event]
+        while pending:
+            now = pending.pop(0)
+            if isinstance(now, Alert):
+                self.alerts.append(now)
+            failed = [(sink, reason) for sink in self._sinks if (reason := _failure(sink, now))]
+            for sink, reason in failed:
                 self._sinks.remove(sink)
-                step = getattr(event, "step", 0)
-                self.record(Alert(step, "SinkLost", f"{sink.name} takes no more events, training goes on: {e.message}"))
+                said = f"{sink.name} takes no more events, training goes on: {reason}"
+                pending.append(Alert(getattr(now, "step", 0), "SinkLost", said))
 
     def close(self) -> None:
         """Ends every sink; what fails then is said by the sinks that are left."""
@@ -140,6 +141,15 @@ class Recorder:
                 sink.close()
             except SinkError as e:
                 self.record(Alert(0, "SinkLost", f"{sink.name} could not be ended: {e.message}"))
+
+
+def _failure(sink: Sink, event: Event) -> str:
+    """Why the sink could not take the event; empty: it did."""
+    try:
+        sink.receive(event)
+    except SinkError as e:
+        return e.message
+    return ""
 
 
 def to_dict(event: Event) -> dict[str, Any]:
