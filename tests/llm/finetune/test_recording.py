@@ -39,7 +39,7 @@ def test_a_failing_sink_is_left_out_and_the_others_are_told_once() -> None:
     recorder = Recorder([broken, whole])
     for step in range(3):
         recorder.record(Saved(step, "path", 1, 0.1))
-    assert [type(event).__name__ for event in whole.events] == ["Saved", "Alert", "Saved", "Saved"]
+    assert [type(event).__name__ for event in whole.events] == ["Saved", "Saved", "Alert", "Saved"]
     (alert,) = recorder.alerts
     assert (alert.kind, alert.step) == ("SinkLost", 1)
     assert "broken takes no more events" in alert.message
