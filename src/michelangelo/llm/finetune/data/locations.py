@@ -119,7 +119,11 @@ def _find(system: Any, path: str, source: SourceConfig) -> list[tuple[str, int]]
     """Names and sizes; in a folder those whose names end in a known way (or in the way of the format asked for)."""
     if "*" in path or "[" in path:
         details = system.glob(path, detail=True)
-        return [(name, int(info["size"] or 0)) for name, info in details.items() if info["type"] == "file"]
+        return [
+            (name, int(info["size"] or 0))
+            for name, info in details.items()
+            if info["type"] == "file" and not name.rsplit("/", 1)[-1].startswith(".")
+        ]
     if system.isfile(path):
         return [(path, int(system.info(path)["size"] or 0))]
     details = system.find(path, detail=True)

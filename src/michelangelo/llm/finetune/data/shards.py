@@ -7,6 +7,7 @@ A shard does not look into its rows: a malformed line is a row like any other. W
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -35,6 +36,7 @@ __all__ = [
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """A longer line is a damaged row: it would be held as a whole."""
 _CHUNK_ROWS: Final = 256
+_REMOTE_BYTES: Final = 4 * 1024 * 1024
 _START: Final[Position] = (0, 0)
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
@@ -86,12 +88,9 @@ class LineShard:
     def read(self, start: Position = _START) -> Iterator[tuple[Row, Position]]:
         offset, line = start
         try:
-            with _open(self.file) as stream:
-                if not self.file.compression:
-                    stream.seek(offset)
-                else:
-                    for _ in range(line):
-                        _read_line(stream)
+            with contextlib.closing(_open(self.file, 0 if self.file.compression else offset)) as stream:
+                for _ in range(line if self.file.compression else 0):
+                    _read_line(stream)
                 while True:
                     data, size = _read_line(stream)
                     if not size:
@@ -125,9 +124,32 @@ def _read_line(stream: Any) -> tuple[bytes | None, int]:
     return None, size
 
 
-def _open(file: File) -> Any:
-    """A binary stream of what is in the file, unpacked."""
+class _Remote(io.RawIOBase):
+    """A file of any file system as Python's buffers want it: some read from the network for each line."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _open(file: File, offset: int) -> Any:
+    """A binary stream of what is in the file from an offset on, unpacked."""
     raw = file.filesystem.open(file.path, "rb")
+    raw.seek(offset)
+    if not file.is_local:
+        raw = io.BufferedReader(_Remote(raw), _REMOTE_BYTES)
     match file.compression:
         case ".gz":
             return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[type-var,unused-ignore]

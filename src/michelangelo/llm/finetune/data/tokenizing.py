@@ -6,6 +6,7 @@ to the model is a ModelError.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -213,7 +214,7 @@ class Tokenizing:
                     parts = [sample.part(0, length)]
                 case "split":
                     report.num_split += 1
-                    parts = [sample.part(start, start + length) for start in range(0, len(sample), length)]
+                    parts = _split(sample, length)
         useful: list[Unit] = [part for part in parts if part.num_trained]
         report.num_untrained += not useful
         return useful
@@ -258,6 +259,15 @@ class Tokenizing:
         two = [token for text in ("a", "b") for token in self._call([text], False, False)["input_ids"][0]]
         one = self._call(["ab"], False, False)["input_ids"][0]
         return bool(self._tokenizer.decode(two) != self._tokenizer.decode(one))
+
+
+def _split(sample: Sample, length: int) -> list[Sample]:
+    """Parts of a row's length. The last one has at least two tokens: of a single one nothing is learned, and often it
+    is the end."""
+    cuts = [*range(0, len(sample), length), len(sample)]
+    if length > 1 and cuts[-1] - cuts[-2] == 1:
+        cuts[-2] -= 1
+    return [sample.part(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
 def _within(offsets: npt.NDArray[np.int64], spans: _Spans) -> npt.NDArray[np.bool_]:
