@@ -97,7 +97,7 @@ def test_rows_of_one_document_need_no_mask() -> None:
 
 def _loaded(folder: Path) -> PreTrainedModel:
     loaded = model.load(ModelConfig(path=str(folder)), precision="fp32", device=CPU)
-    causal_lm.install(loaded, chunked=True)
+    causal_lm.install(loaded, loss="chunked")
     return loaded
 
 

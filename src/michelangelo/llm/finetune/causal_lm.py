@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -17,16 +17,22 @@ from michelangelo.llm.finetune import attention, cross_entropy, model
 from michelangelo.llm.finetune.batch import Batch, PreferenceBatch
 from michelangelo.llm.finetune.documents import documents_of
 
-__all__ = ["CausalObjective", "Reduction", "install", "losses"]
+__all__ = ["CausalObjective", "LossKind", "Reduction", "install", "losses"]
 
 Reduction: TypeAlias = Literal["sum", "rows"]
+LossKind: TypeAlias = Literal["plain", "chunked", "liger"]
+_LOSSES: Final = {
+    "plain": cross_entropy.plain_loss_sum,
+    "chunked": cross_entropy.summed_loss,
+    "liger": cross_entropy.liger_loss,
+}
 
 
 class CausalObjective:
     """Nats per trained token."""
 
-    def __init__(self, trained: PreTrainedModel, *, chunked: bool) -> None:
-        install(trained, chunked=chunked)
+    def __init__(self, trained: PreTrainedModel, *, loss: LossKind) -> None:
+        install(trained, loss=loss)
         self._model = trained
 
     def loss(self, batch: Batch | PreferenceBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
@@ -42,8 +48,8 @@ def losses(trained: torch.nn.Module, batch: Batch, reduction: Reduction) -> torc
     return cast(torch.Tensor, trained(batch, reduction))
 
 
-def install(trained: PreTrainedModel, *, chunked: bool) -> None:
-    """From now on `trained(batch, reduction)` gives losses. Another call changes `chunked`."""
+def install(trained: PreTrainedModel, *, loss: LossKind) -> None:
+    """From now on `trained(batch, reduction)` gives losses. Another call changes the kind of loss."""
 
     def forward(self: PreTrainedModel, batch: Batch, reduction: Reduction) -> torch.Tensor:
         documents = batch.documents or documents_of(batch.document_ids.cpu(), batch.input_ids.device)
@@ -54,6 +60,6 @@ def install(trained: PreTrainedModel, *, chunked: bool) -> None:
         head = model.head_of(self)
         if reduction == "rows":
             return cross_entropy.token_losses(hidden, head, labels).view(batch.labels.shape[0], -1).sum(1)
-        return (cross_entropy.summed_loss if chunked else cross_entropy.plain_loss_sum)(hidden, head, labels)
+        return _LOSSES[loss](hidden, head, labels)
 
     trained.forward = types.MethodType(forward, trained)

@@ -14,9 +14,10 @@ from typing import Any, Final
 import torch
 from torch.nn import functional as F
 
+from michelangelo import errors
 from michelangelo.llm.finetune.batch import IGNORED
 
-__all__ = ["Head", "plain_loss_sum", "summed_loss", "token_losses"]
+__all__ = ["Head", "liger_loss", "plain_loss_sum", "summed_loss", "token_losses"]
 
 _PIECE_BYTES: Final = 1 << 30
 """Of the fp32 logits of one piece: large enough for matrix products at full speed, small beside activations."""
@@ -54,6 +55,24 @@ def plain_loss_sum(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> to
 def summed_loss(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> torch.Tensor:
     """The same, piece by piece; equal up to rounding. Gradients reach `hidden`, the weight and the bias."""
     loss: torch.Tensor = _SummedLoss.apply(hidden, head.weight, head.bias, labels, head)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def liger_loss(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> torch.Tensor:
+    """The same by Liger's fused kernel; needs a GPU. Raises SettingsError without the package, or where the logits are
+    scaled, which the kernel cannot do."""
+    if head.scale != 1.0:
+        raise errors.SettingsError("training.cross_entropy liger: this model scales its logits; use chunked")
+    try:
+        from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+    except ImportError as e:
+        raise errors.SettingsError(
+            "training.cross_entropy liger: needs a GPU and pip install 'michelangelo-oss[gpu]'"
+        ) from e
+    result = LigerFusedLinearCrossEntropyFunction.apply(
+        hidden, head.weight, labels, head.bias, None, IGNORED, 0.0, 0.0, "sum", head.softcap or None
+    )
+    loss: torch.Tensor = result[0] if isinstance(result, tuple) else result
     return loss
 
 

@@ -60,6 +60,18 @@ def load(config: ModelConfig, *, precision: Precision, device: torch.device) -> 
     return cast(PreTrainedModel, model)
 
 
+def use_liger(model: PreTrainedModel) -> None:
+    """Replaces norms, rotary embedding and MLP by Liger's kernels, in place. Raises SettingsError.
+
+    The loss stays ours: `training.cross_entropy: liger` chooses it apart.
+    """
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+    except ImportError as e:
+        raise errors.SettingsError("model.liger: needs a GPU and pip install 'michelangelo-oss[gpu]'") from e
+    _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)
+
+
 def load_config(config: ModelConfig) -> Any:
     """Transformers' configuration of the model. Raises ModelError if it is no decoder-only language model."""
     if config.from_scratch and config.path in model_shape.catalogue():

@@ -154,13 +154,15 @@ def prepare_model(config: FinetuneConfig, device: torch.device) -> tuple[PreTrai
         loaded = model.load(config.model, precision=precision, device=device)
     if config.data.packing and config.objective != "dpo":
         model.check_packing(loaded)
+    if config.model.liger:
+        model.use_liger(loaded)
     adapters.apply(loaded, config.adapter)
     activation_checkpointing.apply(loaded, config.training.checkpointing)
     objective: Objective
     if config.objective == "dpo":
         objective = preference.PreferenceObjective(loaded, config.preference)
     else:
-        objective = causal_lm.CausalObjective(loaded, chunked=config.training.cross_entropy != "plain")
+        objective = causal_lm.CausalObjective(loaded, loss=config.training.cross_entropy)
     if config.training.compiled is True or (config.training.compiled == "auto" and device.type == "cuda"):
         for layer in model.decoder_layers(loaded):
             layer.compile()
