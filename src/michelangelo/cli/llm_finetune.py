@@ -1,0 +1,155 @@
+"""`mactl llm finetune`: train as a configuration says; progress to standard error, the result to standard output.
+
+It reads the words and prints; everything else is in `michelangelo.llm.finetune`, which is loaded only to train.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any, Final, Literal, TypeAlias
+
+import click
+
+from michelangelo.app import settings
+from michelangelo.cli import output
+
+__all__ = ["finetune"]
+
+_Format: TypeAlias = Literal["table", "json", "yaml"]
+_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
+_TITLES: Final = {"peak_memory_bytes": "peak memory", "tokens_per_second": "tokens/s", "mfu": "MFU"}
+"""What the plan says beforehand and the report afterwards."""
+_MAX_ALERTS: Final = 10
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG")
+@click.option(
+    "--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a field: training.max_steps=10. Repeatable."
+)
+@click.option("--resume", default="", metavar="auto|never|PATH", help="From which checkpoint to go on.")
+@click.option("--dry-run", is_flag=True, help="Check the configuration, print the plan, and train nothing.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "-o",
+    "--output",
+    "output_format",
+    type=click.Choice(_FORMATS),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+def finetune(
+    config: str, changes: tuple[str, ...], resume: str, dry_run: bool, quiet: bool, output_format: _Format
+) -> None:
+    """Train a model: pre-training, fine-tuning, LoRA, QLoRA, DPO, as the file CONFIG (YAML or JSON) says.
+
+    Ctrl-C finishes the step, saves a checkpoint and ends with 130; the same command goes on from there. A second
+    Ctrl-C ends at once.
+
+    \b
+    Example:
+      mactl llm finetune config.yaml
+      mactl llm finetune config.yaml --set training.max_steps=10 --set optimizer.learning_rate=1e-5
+      mactl llm finetune config.yaml --dry-run -o json
+    """
+    chosen = importlib.import_module("michelangelo.llm.finetune.overrides").load(config, changes)
+    if resume:
+        checkpoint = chosen.checkpoint.model_copy(update={"resume": resume})
+        chosen = chosen.model_copy(update={"checkpoint": checkpoint})
+    running = importlib.import_module("michelangelo.llm.finetune.running")
+    if dry_run:
+        _print(_plan(chosen, running), output_format, _plan_rows)
+        return
+    display = running.Display(is_on=not quiet, no_color=settings.load().no_color)
+    with _stopping() as stop:
+        report = running.finetune(chosen, display=display, should_stop=lambda: bool(stop))
+    _print(report.to_dict(), output_format, _result_rows)
+    if stop:
+        sys.exit(128 + stop[0])
+
+
+def _plan(config: Any, running: Any) -> Mapping[str, Any]:
+    """What is expected of the run on this machine."""
+    prediction = importlib.import_module("michelangelo.llm.finetune.prediction")
+    strategy = importlib.import_module("michelangelo.llm.finetune.strategy")
+    predicted = prediction.predict(config, strategy.SingleProcess(running.device_of(config)))
+    return {"device": predicted.device, **predicted.plan}
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """The signals that asked for an end: the first one is taken note of, the second one ends at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("stopping after this step, with a checkpoint; once more to stop at once", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(result: Mapping[str, Any], output_format: _Format, rows: Any) -> None:
+    if output_format == "table":
+        for title, text in rows(result):
+            click.echo(f"{title:<18} {text}")
+    else:
+        output.print_data(dict(result), output_format)
+
+
+def _result_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "outcome", f"{report['outcome']}: {report['message']}"
+    yield "steps", f"{report['step']:,}"
+    yield "loss", _number("loss", report["loss"])
+    if report["validation_loss"] is not None:
+        yield "validation loss", _number("loss", report["validation_loss"])
+    yield "tokens", f"{report['num_tokens']:,} ({report['num_trained_tokens']:,} trained on)"
+    trained, parameters = report["num_trained_parameters"], report["num_parameters"]
+    yield "parameters", f"{trained:,} trained of {parameters:,} ({trained / max(parameters, 1):.2%})"
+    for name, title in _TITLES.items():
+        if report[name] is not None:
+            yield title, _number(name, report[name]) + _planned(name, report)
+    yield "device", report["device"]
+    for alert in report["alerts"][:_MAX_ALERTS]:
+        yield "alert", alert
+    if (more := len(report["alerts"]) - _MAX_ALERTS) > 0:
+        yield "", f"{more} more alerts are in the events file"
+    yield "output", report["output"]
+
+
+def _plan_rows(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in plan.items():
+        if not isinstance(value, dict | list):
+            yield _TITLES.get(name, name.replace("_", " ")), _number(name, value)
+
+
+def _planned(name: str, report: Mapping[str, Any]) -> str:
+    """The plan beside what was measured, and by how much it was wrong."""
+    planned, measured = report["plan"].get(name), report[name]
+    if not isinstance(planned, int | float) or not planned or not measured:
+        return ""
+    return f" (planned {_number(name, planned)}, {planned / measured - 1.0:+.1%})"
+
+
+def _number(name: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool | str):
+        return str(value)
+    if name.endswith("_bytes"):
+        return f"{value / 2**30:.2f} GiB"
+    if name == "mfu":
+        return f"{value:.1%}"
+    return f"{value:.4f}" if name == "loss" else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
