@@ -17,9 +17,9 @@ from michelangelo import errors
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.hpo import search
 from michelangelo.llm.finetune.hpo.search import SearchOptions
-from michelangelo.llm.finetune.hpo.space import Choice, LogUniform
+from michelangelo.llm.finetune.hpo.space import Choice, LogUniform, Space
 
-SPACE = {"optimizer.learning_rate": LogUniform(1e-5, 1e-3), "adapter.rank": Choice((4, 16))}
+SPACE: Space = {"optimizer.learning_rate": LogUniform(1e-5, 1e-3), "adapter.rank": Choice((4, 16))}
 PROGRAM = """
 import sys
 from tests.llm.finetune.hpo import test_search
@@ -117,7 +117,7 @@ def test_an_interrupted_search_is_continued_with_the_trials_that_are_missing(tmp
 
 @pytest.mark.slow
 def test_trials_that_are_worse_are_halted(tmp_path: Path) -> None:
-    ranks = {"optimizer.learning_rate": LogUniform(1e-6, 1e-2), "adapter.rank": Choice((4,))}
+    ranks: Space = {"optimizer.learning_rate": LogUniform(1e-6, 1e-2), "adapter.rank": Choice((4,))}
 
     def train(config: FinetuneConfig, sinks: Sequence[Any]) -> None:
         import math

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from michelangelo import errors
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.hpo import space
-from michelangelo.llm.finetune.hpo.space import Choice, LogUniform
+from michelangelo.llm.finetune.hpo.space import Choice, LogUniform, Space
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_default_space_is_valid(config: FinetuneConfig) -> None:
 
 
 def test_all_wrong_values_are_named_before_anything_runs(config: FinetuneConfig) -> None:
-    searched = {
+    searched: Space = {
         "adapter.rank": Choice((4, 0)),
         "adapter.method": Choice(("lora", "magic")),
         "optimizer.rate": LogUniform(1e-5, 1e-3),

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -98,7 +99,7 @@ def _fit(plan: _Plan, train: trial.Train) -> Any:
     def run(values: dict[str, Any]) -> None:
         trial.run(setup, str(tune.get_context().get_trial_name()), values, train, tune.report)
 
-    per_trial = {"cpu": 1, "gpu": min(plan.num_gpus, setup.config.parallel.num_workers)}
+    per_trial = {"cpu": 1.0, "gpu": float(min(plan.num_gpus, setup.config.parallel.num_workers))}
     state = setup.folder / _STATE
     shutil.rmtree(state, ignore_errors=True)
     # Tune prints to standard output, which is for results.
@@ -120,10 +121,10 @@ def _fit(plan: _Plan, train: trial.Train) -> Any:
 
 def _tune_config(plan: _Plan) -> Any:
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator
 
-    scheduler: Any = FIFOScheduler()
+    scheduler = None
     if plan.options.scheduler == "asha":
         # A trial that comes as far as max_t is stopped there: one more, and it ends by itself.
         steps = plan.setup.config.training.max_steps
@@ -214,19 +215,19 @@ def _ray(address: str, options: SearchOptions) -> Iterator[int]:
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        local = {"num_cpus": max(options.num_concurrent, 1), "include_dashboard": False}
+        local: dict[str, Any] = {"num_cpus": max(options.num_concurrent, 1), "include_dashboard": False}
         try:
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **({} if address else local),
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as e:
             where = f"at {address} cannot be reached" if address else "cannot be started on this machine"
             raise errors.LlmError(f"Ray {where}: {e}") from e
     try:
-        yield int(ray.cluster_resources().get("GPU", 0))
+        yield int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     finally:
         if is_ours:
             ray.shutdown()
