@@ -49,8 +49,8 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
     "falcon": {"qkv": "query_key_value", "o": "dense", "up": "dense_h_to_4h", "down": "dense_4h_to_h"},
     "gpt_neox": {"qkv": "query_key_value", "o": "dense", "up": "dense_h_to_4h", "down": "dense_4h_to_h"},
     "bloom": {"qkv": "query_key_value", "o": "dense", "up": "dense_h_to_4h", "down": "dense_4h_to_h"},
-    "gpt2": {"qkv": "c_attn", "o": "c_proj", "up": "c_fc", "down": "mlp.c_proj"},
-    "gpt_bigcode": {"qkv": "c_attn", "o": "c_proj", "up": "c_fc", "down": "mlp.c_proj"},
+    "gpt2": {"qkv": "c_attn", "o": "c_proj", "up": "c_fc", "down": "c_proj"},
+    "gpt_bigcode": {"qkv": "c_attn", "o": "c_proj", "up": "c_fc", "down": "c_proj"},
     "gptj": {"o": "out_proj", "up": "fc_in", "down": "fc_out"},
     "opt": {"o": "out_proj", "up": "fc1", "down": "fc2"},
     "phi": {"o": "dense", "up": "fc1", "down": "fc2"},
@@ -201,13 +201,15 @@ def _core(fields: _Fields, *, kv_default: int | None = None) -> dict[str, Any]:
     }
 
 
-def _activation(fields: _Fields) -> str:
-    name = next(
-        (str(v) for k in ("hidden_activation", "hidden_act", "activation_function", "activation") if (v := fields.value(k))),
-        "silu",
-    )
+_ACTIVATION_FIELDS: Final = ("hidden_activation", "hidden_act", "activation_function", "activation")
+
+
+def _activation(fields: _Fields, default: str = "silu") -> str:
+    name = next((str(value) for key in _ACTIVATION_FIELDS if (value := fields.value(key))), default)
     if name in ("silu", "swish"):
         return "silu"
+    if name in ("gelu_new", "gelu_fast"):
+        return "gelu_new"
     return "relu" if name.startswith("relu") else "gelu"
 
 
@@ -302,7 +304,7 @@ def _gemma(fields: _Fields) -> dict[str, Any]:
         "activation": "gelu",
         "tied_embeddings": fields.flag("tie_word_embeddings", True),
         "scaled_embedding": True,
-        "unit_offset_norm": True,
+        "norm_in_fp32": True,
     }
 
 
@@ -334,7 +336,7 @@ def _falcon(fields: _Fields) -> dict[str, Any]:
         "num_kv_heads": kv,
         "intermediate_size": fields.size("ffn_hidden_size", default=4 * made["hidden_size"]),
         "gated_mlp": False,
-        "activation": "gelu",
+        "activation": _activation(fields, "gelu"),
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": bias,
@@ -359,7 +361,7 @@ def _phi(fields: _Fields) -> dict[str, Any]:
         fields.wrong("qk_layernorm is true, which no published Phi has and which is not modelled here")
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu_new"),
         "norms_per_layer": 1,
         "parallel_residual": True,
         "lm_head_bias": True,
@@ -368,12 +370,12 @@ def _phi(fields: _Fields) -> dict[str, Any]:
     }
 
 
-def _plain_mlp(fields: _Fields, default: int, *, bias: bool, gelu: bool = True) -> dict[str, Any]:
+def _plain_mlp(fields: _Fields, default: int, *, bias: bool, activation: str) -> dict[str, Any]:
     """Two matrices, LayerNorm, biases everywhere or nowhere: GPT-2 and its kin."""
     return {
         "intermediate_size": fields.size("intermediate_size", "n_inner", "ffn_dim", default=default),
         "gated_mlp": False,
-        "activation": "gelu" if gelu else "relu",
+        "activation": _activation(fields, activation),
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": bias,
@@ -386,7 +388,7 @@ def _gpt2(fields: _Fields) -> dict[str, Any]:
     made = _core(fields)
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu_new"),
         "fused_qkv": True,
         "learned_positions": fields.size("n_positions", "max_position_embeddings", default=1024),
         "tied_embeddings": fields.flag("tie_word_embeddings", True),
@@ -405,7 +407,7 @@ def _gptj(fields: _Fields) -> dict[str, Any]:
     made = _core(fields)
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu_new"),
         "attention_bias": False,
         "output_bias": False,
         "norms_per_layer": 1,
@@ -421,7 +423,7 @@ def _gpt_neox(fields: _Fields) -> dict[str, Any]:
     bias = fields.flag("attention_bias", True)
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu"),
         "attention_bias": bias,
         "output_bias": bias,
         "fused_qkv": True,
@@ -436,7 +438,7 @@ def _bloom(fields: _Fields) -> dict[str, Any]:
     made = _core(fields)
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu_new"),
         "fused_qkv": True,
         "embedding_norm": True,
         "tied_embeddings": fields.flag("tie_word_embeddings", True),
@@ -454,7 +456,7 @@ def _opt(fields: _Fields) -> dict[str, Any]:
     is_before = fields.flag("do_layer_norm_before", True)
     return {
         **made,
-        **_plain_mlp(fields, 4 * made["hidden_size"], bias=fields.flag("enable_bias", True), gelu=False),
+        **_plain_mlp(fields, 4 * made["hidden_size"], bias=fields.flag("enable_bias", True), activation="relu"),
         "norm_size": 2 if fields.flag("layer_norm_elementwise_affine", True) else 0,
         "final_norm": is_before and not fields.flag("_remove_final_layer_norm"),
         "embedding_size": embedded if embedded != made["hidden_size"] else 0,
@@ -471,7 +473,7 @@ def _starcoder2(fields: _Fields) -> dict[str, Any]:
         fields,
         {
             **made,
-            **_plain_mlp(fields, 4 * made["hidden_size"], bias=fields.flag("use_bias", True)),
+            **_plain_mlp(fields, 4 * made["hidden_size"], bias=fields.flag("use_bias", True), activation="gelu"),
             "tied_embeddings": fields.flag("tie_word_embeddings", True),
             "hidden_dropout": fields.number("residual_dropout"),
         },
@@ -483,7 +485,7 @@ def _olmo(fields: _Fields) -> dict[str, Any]:
 
 
 def _olmo2(fields: _Fields) -> dict[str, Any]:
-    return {**_llama(fields), "mlp_bias": False, "qk_norm": "full"}
+    return {**_llama(fields), "mlp_bias": False, "qk_norm": "full", "norm_in_fp32": True, "post_norm": True}
 
 
 def _olmo3(fields: _Fields) -> dict[str, Any]:
@@ -492,7 +494,7 @@ def _olmo3(fields: _Fields) -> dict[str, Any]:
 
 def _olmoe(fields: _Fields) -> dict[str, Any]:
     made = _olmo2(fields)
-    return {**made, **_experts(fields, made["intermediate_size"])}
+    return {**made, **_experts(fields, made["intermediate_size"]), "norm_in_fp32": False, "post_norm": False}
 
 
 def _granite(fields: _Fields) -> dict[str, Any]:
@@ -545,6 +547,7 @@ def _gpt_oss(fields: _Fields) -> dict[str, Any]:
         {
             **made,
             "activation": "gpt_oss",
+            "norm_in_fp32": True,
             "attention_bias": bias,
             "output_bias": bias,
             "mlp_bias": True,

@@ -28,8 +28,8 @@ __all__ = [
     "published_config",
 ]
 
-Activation: TypeAlias = Literal["silu", "gelu", "relu", "gpt_oss"]
-"""Which nonlinearity: what it keeps for the way back differs."""
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_new", "relu", "gpt_oss"]
+"""Which nonlinearity: what it keeps for the way back differs. `gelu_new` is GPT-2's, written out in Transformers."""
 
 _CATALOGUE: Final = Path(__file__).parent / "data" / "models.json"
 _MAX_CONFIG_BYTES: Final = 4 << 20
@@ -150,8 +150,10 @@ class ModelShape:
     """The embedding is multiplied by a number (Gemma)."""
     residual_multiplier: bool = False
     """The outputs of attention and MLP are multiplied by a number before they are added (Granite)."""
-    unit_offset_norm: bool = False
-    """Norms multiply by 1 + weight, in fp32 (Gemma)."""
+    norm_in_fp32: bool = False
+    """RMSNorms multiply by their weight before they leave fp32 (Gemma, OLMo 2)."""
+    post_norm: bool = False
+    """Norms are of what attention and MLP give, none of what they get (OLMo 2)."""
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     notes: tuple[str, ...] = ()

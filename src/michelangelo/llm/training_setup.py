@@ -40,7 +40,8 @@ Sharding: TypeAlias = Literal["none", "zero1", "zero2", "zero3", "fsdp2"]
 Offload: TypeAlias = Literal["none", "optimizer", "parameters"]
 """What rests in the host's memory: nothing, optimizer states (and their step), also the weights."""
 Checkpointing: TypeAlias = Literal["none", "selective", "full"]
-"""Which activations are computed again: none, all but the outputs of matrix products and attention, all within a layer."""
+"""Which activations are computed again. `selective`: all within a layer but the outputs of attention and of every second
+matrix product (the first, third, …), torchtitan's policy. `full`: all within a layer, whose input is kept."""
 Attention: TypeAlias = Literal["flash", "eager"]
 """`flash`: any kernel that keeps no S x S matrix (SDPA's flash, cuDNN, FlashAttention). `eager` keeps it."""
 CrossEntropy: TypeAlias = Literal["plain", "chunked"]
@@ -93,6 +94,16 @@ class TrainingSetup:
     packing: bool = True
     """Sequences are filled with documents; without it, `padding_share` of the tokens are padding."""
     padding_share: float = 0.0
+    lora_dropout: float = 0.0
+    """Above 0, each adapter keeps its own dropped copy of the input."""
+    double_quantization: bool = True
+    """QLoRA: the scales of NF4's blocks in 8 bits."""
+    optimizer_in_backward: bool = False
+    """Each parameter is stepped as soon as its gradient is there, which is then freed."""
+    activation_offload: bool = False
+    """What is kept for the way back rests in the host's memory."""
+    ddp_buckets: bool = False
+    """Without sharding, gradients have a second copy in buckets (DistributedDataParallel's default)."""
 
     @property
     def data_parallel(self) -> int:
