@@ -209,20 +209,3 @@ def test_table_without_an_expected_column_lists_its_columns(tmp_path: Path) -> N
     for streaming in (False, True):
         with pytest.raises(errors.DatasetError, match="has the columns body, title"):
             texts(SourceConfig(path=str(tmp_path / "a.parquet")), streaming=streaming)
-
-
-@pytest.mark.slow
-def test_ray_reads_in_the_order_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    written_rows.write(tmp_path / "1.jsonl", ROWS[:15])
-    written_rows.write(tmp_path / "2.jsonl", ROWS[15:])
-    (tmp_path / "parquet").mkdir()
-    pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "parquet" / "a.parquet", row_group_size=9)
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
-        check(tmp_path / "*.jsonl", format="ray")
-        check(tmp_path / "parquet", format="ray")
-    finally:
-        ray.shutdown()

@@ -174,7 +174,8 @@ class StreamOrder:
 
     def _read_block(self, number: int) -> None:
         self._begin = {"block": number, "sources": [reader.mark.to_json() for reader in self._readers]}
-        self._taken = 0
+        # The block that was used up goes before the next one comes.
+        self._block, self._taken = [], 0
         random = _random(self._seed, self._epoch, _DRAWS, number)
         alive = [source for source, reader in enumerate(self._readers) if not reader.mark.is_done]
         rows: list[Row] = []

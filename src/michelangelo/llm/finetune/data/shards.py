@@ -304,44 +304,49 @@ class RayShard:
     """What Ray Data reads, in the order of the files: lines of JSON or text, Parquet. Every process reads all of it
     through the cluster; a position is reached by skipping rows."""
 
-    num_bytes = 0
-
     def __init__(self, source: SourceConfig, config: DataConfig) -> None:
         self.name = source.path
+        self._files = locations.files_of(source)
         self._config = config
-        form = locations.format_of(source.path)
-        if not form:
-            forms = {locations.format_of(file.path) for file in locations.files_of(source)}
-            if len(forms) != 1 or "" in forms:
-                raise errors.DatasetError(f"{source.path}: files of one known kind are needed for format: ray")
-            form = forms.pop()
-        self._form = form
+        self.num_bytes = sum(file.num_bytes for file in self._files)
+        forms = {locations.format_of(file.path) for file in self._files}
+        if len(forms) != 1 or "" in forms:
+            raise errors.DatasetError(
+                f"{source.path}: format: ray needs files of one known kind ({locations.describe_formats()}); "
+                f"there are {', '.join(sorted(form or 'unknown ones' for form in forms))}"
+            )
+        self._form = forms.pop()
 
     def read(self, start: Position = _START) -> Iterator[tuple[Row, Position]]:
+        import ray.exceptions
+
         number = 0
-        for row in self._dataset().iter_rows():
-            number += 1
-            if number <= start[1]:
-                continue
-            if self._form == "parquet":
-                yield Row(row, "fields", self.name, number), (number, number)
-                continue
-            text = row["text"].encode("utf-8", "surrogatepass")
-            if self._form == "jsonl" or text.strip():
-                yield Row(text, "json" if self._form == "jsonl" else "text", self.name, number), (number, number)
+        try:
+            for row in self._dataset().iter_rows():
+                number += 1
+                if number <= start[1]:
+                    continue
+                if self._form == "parquet":
+                    yield Row(row, "fields", self.name, number), (number, number)
+                    continue
+                text = row["text"].encode("utf-8", "surrogatepass")
+                if self._form == "jsonl" or text.strip():
+                    yield Row(text, "json" if self._form == "jsonl" else "text", self.name, number), (number, number)
+        except (*_DAMAGE, ray.exceptions.RayError) as e:
+            raise errors.DatasetError(f"{self.name} cannot be read by Ray Data after row {number}: {e}") from e
 
     def _dataset(self) -> Any:
-        import ray
+        import pyarrow.fs
         import ray.data
-        import ray.exceptions
 
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        try:
-            if self._form != "parquet":
-                return ray.data.read_text(self.name, drop_empty_lines=False)
-            dataset = ray.data.read_parquet(self.name)
-            return dataset.select_columns(columns_of(dataset.columns() or [], self._config, self.name))
-        except (OSError, ValueError, ray.exceptions.RayError) as e:
-            raise errors.DatasetError(f"{self.name} cannot be read by Ray Data: {e}") from e
+        paths = [file.path for file in self._files]
+        system = None
+        if not self._files[0].is_local:
+            system = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._files[0].filesystem))
+        if self._form != "parquet":
+            return ray.data.read_text(paths, filesystem=system, drop_empty_lines=False)
+        dataset = ray.data.read_parquet(paths, filesystem=system)
+        return dataset.select_columns(columns_of(dataset.columns() or [], self._config, self.name))
