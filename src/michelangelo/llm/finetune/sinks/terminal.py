@@ -163,7 +163,8 @@ def _other_line(event: Event) -> str:
     if isinstance(event, Alert):
         return f"warning: {event.kind}: {event.message}"
     if isinstance(event, Ended):
-        return f"{event.outcome} at step {event.step}" + (f": {event.message}" if event.message else "")
+        where = f" at step {event.step}" if event.step else ""
+        return f"{event.outcome}{where}" + (f": {event.message}" if event.message else "")
     raise TypeError(f"{type(event).__name__} has no line of its own")
 
 
