@@ -7,13 +7,11 @@ from pathlib import Path
 from pydoc_data import topics
 from typing import Any
 
-import torch
-
 from michelangelo.llm.finetune import config, recording, running
 from michelangelo.llm.finetune.recording import Event
 from michelangelo.llm.finetune.sinks import events_file
 
-__all__ = ["StopAt", "events", "make_config", "pairs", "steps", "texts", "weights"]
+__all__ = ["StopAt", "events", "make_config", "pairs", "steps", "texts"]
 
 
 class StopAt:
@@ -35,7 +33,9 @@ class StopAt:
 
 def texts(folder: Path, rows: int = 60) -> Path:
     """JSONL with `text`: paragraphs of Python's documentation."""
-    paragraphs = [p.strip()[:180] for topic in ("assert", "for", "while", "with") for p in topics.topics[topic].split("\n\n")]
+    paragraphs = [
+        p.strip()[:180] for topic in ("assert", "for", "while", "with") for p in topics.topics[topic].split("\n\n")
+    ]
     kept = [p for p in paragraphs if len(p) > 20]
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": kept[i % len(kept)]}) + "\n" for i in range(rows)))
@@ -74,7 +74,3 @@ def events(output: Path) -> list[dict[str, Any]]:
 def steps(output: Path) -> dict[int, float]:
     """The loss of each step."""
     return {event["step"]: event["loss"] for event in events(output) if event["event"] == "Stepped"}
-
-
-def weights(checkpoint_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in checkpoint_state.items()}

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from michelangelo import errors
 from michelangelo.llm import model_shape
@@ -45,6 +46,7 @@ def load(config: ModelConfig, *, precision: Precision, device: torch.device) -> 
     Raises ModelError.
     """
     described = load_config(config)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the run has a display of its own
     arguments: dict[str, Any] = {
         "dtype": dtype_of(precision),
         "attn_implementation": _attention(config, described),

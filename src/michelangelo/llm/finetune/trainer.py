@@ -1,8 +1,8 @@
 """The loop: batches in, steps out, with evaluation, checkpoints and the policy for what goes wrong.
 
 One loop for every objective, strategy and launcher. It builds nothing (`running` does) and reports through events only.
-A loop of our own, not the one of TRL: for the same model it is at least 1.3 times as fast (benchmarks/RESULTS.md), because
-layers are compiled, logits are never whole, rows are packed without a mask, and the host waits once a step.
+A loop of our own and not TRL's: it resumes bit for bit, takes one step's decision before the step is taken, and is faster
+(benchmarks/RESULTS.md says by how much): layers are compiled, logits are never whole, rows are packed without a mask.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ class Trainer:
             return ""
         progress.step = step
         progress.last_loss = loss
-        self._record_step(loss, norm, rate, (int(total_tokens), seconds, per_second), dict(zip(names, sums[1:], strict=True)))
+        self._record_step(
+            loss, norm, rate, (int(total_tokens), seconds, per_second), dict(zip(names, sums[1:], strict=True))
+        )
         return "stopped on request" if wants_stop else ""
 
     def _passes(self, passes: _Passes, total_terms: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -191,7 +193,9 @@ class Trainer:
         checkpoints.wait()
         newest = checkpoints.newest()
         if newest is None:
-            raise errors.DivergedError(f"{decision.reason}; there is no checkpoint to go back to (checkpoint.every_steps)")
+            raise errors.DivergedError(
+                f"{decision.reason}; there is no checkpoint to go back to (checkpoint.every_steps)"
+            )
         self._load(newest)
         self.progress.epoch = before.epoch
         message = f"back at step {self.progress.step}, with the data that follows: {decision.reason}"
@@ -259,7 +263,9 @@ class Trainer:
                 train.next_epoch()
                 batch = train.next()
                 if batch is None:
-                    raise errors.DatasetError("the training data gives no batch: see data.train, and the rows that were left out")
+                    raise errors.DatasetError(
+                        "the training data gives no batch: see data.train, and the rows that were left out"
+                    )
             passes.batches.append(batch)
             passes.num_terms += self._parts.objective.count(batch)
             passes.num_tokens += batch.num_tokens
@@ -304,4 +310,3 @@ class Trainer:
 
 def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
