@@ -41,7 +41,8 @@ def test_a_run_says_its_progress_to_stderr_and_its_result_to_stdout(mactl: Mactl
     assert done.code == 0, done
     assert "step 3/3" in done.err
     assert "step 3/3" not in done.out
-    shown = {line[:18].strip(): line[19:] for line in done.out.splitlines()}
+    shown = dict(line.split("   ", 1) for line in done.out.splitlines())
+    shown = {title.strip(): text.strip() for title, text in shown.items()}
     assert shown["outcome"].startswith("Succeeded")
     assert shown["steps"] == "3"
     assert float(shown["loss"]) > 0.0

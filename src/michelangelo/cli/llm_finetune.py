@@ -23,7 +23,9 @@ __all__ = ["finetune"]
 _Format: TypeAlias = Literal["table", "json", "yaml"]
 _FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 _TITLES: Final = {"peak_memory_bytes": "peak memory", "tokens_per_second": "tokens/s", "mfu": "MFU"}
-"""What the plan says beforehand and the report afterwards."""
+"""What the report says was measured."""
+_PLANNED: Final = {"peak_memory_bytes": "allocated_bytes"}
+"""Where the plan says the same."""
 _MAX_ALERTS: Final = 10
 
 
@@ -75,11 +77,27 @@ def finetune(
 
 
 def _plan(config: Any, running: Any) -> Mapping[str, Any]:
-    """What is expected of the run on this machine."""
+    """What is expected of the run: its memory on one GPU, also where this machine has none. Raises ModelError."""
     prediction = importlib.import_module("michelangelo.llm.finetune.prediction")
-    strategy = importlib.import_module("michelangelo.llm.finetune.strategy")
-    predicted = prediction.predict(config, strategy.SingleProcess(running.device_of(config)))
-    return {"device": predicted.device, **predicted.plan}
+    device = running.device_of(config)
+    named = {"device": prediction.device_name(device), "steps": config.training.max_steps or None}
+    importlib.import_module("michelangelo.llm.finetune.model").read_shape(config.model)
+    shape = prediction.shape_of(config)
+    if shape is None:
+        return {**named, "message": "the planner does not know this architecture"}
+    setup = prediction.setup_of(config, device, num_gpus=config.parallel.num_workers)
+    estimate = importlib.import_module("michelangelo.llm.planner.memory").estimate(shape, setup)
+    return {
+        **named,
+        "gpus": setup.num_gpus,
+        "tokens_per_step": setup.tokens_per_step,
+        "allocated_bytes": estimate.allocated,
+        "peak_bytes": estimate.peak,
+        "low_bytes": estimate.low,
+        "high_bytes": estimate.high,
+        "components": {part.name: part.bytes for part in estimate.gpu},
+        "setup": setup.to_dict(),
+    }
 
 
 @contextlib.contextmanager
@@ -103,8 +121,10 @@ def _stopping() -> Iterator[list[int]]:
 
 def _print(result: Mapping[str, Any], output_format: _Format, rows: Any) -> None:
     if output_format == "table":
-        for title, text in rows(result):
-            click.echo(f"{title:<18} {text}")
+        shown = list(rows(result))
+        width = max(len(title) for title, _ in shown)
+        for title, text in shown:
+            click.echo(f"{title:<{width}}   {text}")
     else:
         output.print_data(dict(result), output_format)
 
@@ -130,14 +150,21 @@ def _result_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _plan_rows(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in plan.items():
-        if not isinstance(value, dict | list):
-            yield _TITLES.get(name, name.replace("_", " ")), _number(name, value)
+    yield "device", plan["device"]
+    if "message" in plan:
+        yield "plan", plan["message"]
+        return
+    yield "steps", "by epochs" if plan["steps"] is None else f"{plan['steps']:,}"
+    yield "tokens per step", f"{plan['tokens_per_step']:,}"
+    low, high = _number("_bytes", plan["low_bytes"]), _number("_bytes", plan["high_bytes"])
+    yield "memory per GPU", f"{_number('_bytes', plan['peak_bytes'])} ({low} to {high})"
+    for name, size in plan["components"].items():
+        yield f"  {name.replace('_', ' ')}", _number("_bytes", size)
 
 
 def _planned(name: str, report: Mapping[str, Any]) -> str:
     """The plan beside what was measured, and by how much it was wrong."""
-    planned, measured = report["plan"].get(name), report[name]
+    planned, measured = report["plan"].get(_PLANNED.get(name, "")), report[name]
     if not isinstance(planned, int | float) or not planned or not measured:
         return ""
     return f" (planned {_number(name, planned)}, {planned / measured - 1.0:+.1%})"
@@ -149,7 +176,7 @@ def _number(name: str, value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value)
     if name.endswith("_bytes"):
-        return f"{value / 2**30:.2f} GiB"
+        return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
     if name == "mfu":
         return f"{value:.1%}"
     return f"{value:.4f}" if name == "loss" else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -23,7 +23,7 @@ def started(step: int = 0, total_steps: int = 6) -> Started:
         total_steps=total_steps,
         num_parameters=31_000,
         num_trained_parameters=1_500,
-        plan={"peak_memory_bytes": 2**30},
+        plan={"allocated_bytes": 2**30},
     )
 
 

@@ -37,7 +37,7 @@ def shown(stream: io.StringIO, *, no_color: bool = False) -> str:
 
 def test_lines_say_steps_loss_rate_speed_memory_and_what_happened() -> None:
     lines = shown(io.StringIO()).splitlines()
-    assert lines[0] == "training 1.50K of 31.00K parameters (4.84%), 6 steps"
+    assert lines[0] == "training 1.50K of 31.00K parameters (4.84%), 6 steps, 1.00 GiB planned"
     assert lines[1] == "step 1/6  loss 5.0000  lr 1.00e-04  512 tokens/s  0.00 GiB  ETA 0:02"
     assert "warning: LossSpike: the loss 9.0 of step 3 is far above the median" in lines
     assert "evaluation at step 4: loss 2.5000  accuracy 0.75  (the best)" in lines

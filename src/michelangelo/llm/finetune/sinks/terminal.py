@@ -131,9 +131,11 @@ class LiveProgress:
 def _start_line(event: Started) -> str:
     share = event.num_trained_parameters / max(event.num_parameters, 1)
     start = f"resumes after step {event.step} of {event.total_steps}" if event.step else f"{event.total_steps} steps"
+    planned = event.plan.get("allocated_bytes")
+    plan = f", {planned / 2**30:.2f} GiB planned" if isinstance(planned, int | float) else ""
     return (
         f"training {_count(event.num_trained_parameters)} of {_count(event.num_parameters)} parameters ({share:.2%}), "
-        f"{start}"
+        f"{start}{plan}"
     )
 
 
