@@ -1,4 +1,4 @@
-"""Whole training runs on the CPU: they learn, stop, resume to the same bits, survive being killed, and say what went wrong."""
+"""Whole training runs on the CPU: they learn, stop, resume to the same bits, survive kill -9, and say what went wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.llm.finetune import runs
 
 from michelangelo import errors
@@ -162,6 +163,40 @@ def test_training_goes_on_when_a_sink_fails(model_folder: Path, data: Path, tmp_
     report = running.finetune(runs.make_config(model_folder, data, tmp_path / "run"), sinks=[Broken()])
     assert report.step == 8
     assert any("broken" in alert for alert in report.alerts)
+
+
+class ShortOfMemory:
+    """Memory runs out in the first step, so many times."""
+
+    name = "short"
+
+    def __init__(self, times: int) -> None:
+        self._left = times
+        self.events: list[Event] = []
+
+    def receive(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, recording.Stepped) and self._left:
+            self._left -= 1
+            raise torch.OutOfMemoryError("out of memory")
+
+    def close(self) -> None: ...
+
+
+def test_out_of_memory_takes_a_smaller_batch_once(model_folder: Path, data: Path, tmp_path: Path) -> None:
+    whole = running.finetune(_config(model_folder, data, tmp_path / "whole", {}))
+    short = ShortOfMemory(times=1)
+    report = running.finetune(_config(model_folder, data, tmp_path / "run", {}), sinks=[short])
+    assert report.num_tokens == whole.num_tokens
+    assert report.loss == pytest.approx(whole.loss, abs=1e-3)
+    assert any("trying micro_batch 1" in alert for alert in report.alerts)
+
+
+def test_out_of_memory_twice_ends_with_the_view_of_the_plan(model_folder: Path, data: Path, tmp_path: Path) -> None:
+    config = _config(model_folder, data, tmp_path / "run", {})
+    with pytest.raises(errors.DeviceMemoryError, match=r"the plan says .* GiB .*checkpointing full"):
+        running.finetune(config, sinks=[ShortOfMemory(times=2)])
+    assert runs.events(tmp_path / "run")[-1]["outcome"] == "Failed"
 
 
 def test_early_stop_ends_a_run_that_learns_no_more(model_folder: Path, data: Path, tmp_path: Path) -> None:

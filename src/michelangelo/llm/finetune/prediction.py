@@ -22,9 +22,19 @@ from michelangelo.llm.model_shape import ModelShape
 from michelangelo.llm.planner import hardware, memory
 from michelangelo.llm.training_setup import Precision, TrainingSetup
 
-__all__ = ["Prediction", "device_name", "out_of_memory_text", "peak_of", "predict", "setup_of", "shape_of"]
+__all__ = [
+    "Prediction",
+    "device_name",
+    "largest_micro_batch",
+    "out_of_memory_text",
+    "peak_of",
+    "predict",
+    "setup_of",
+    "shape_of",
+]
 
 _GIB: Final = 1 << 30
+_MAX_MICRO_BATCH: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,24 @@ def peak_of(device: torch.device, precision: Precision) -> float:
         return math.nan
     found = hardware.of_device(device_name(device), torch.cuda.get_device_properties(device).total_memory)
     return math.nan if found is None else found.training_peak(precision)
+
+
+def largest_micro_batch(shape: ModelShape, setup: TrainingSetup, device: torch.device) -> int:
+    """By the plan, of those that the device's memory holds; 1 where even that is too much, or on a processor."""
+    if device.type != "cuda":
+        return setup.micro_batch
+    room = torch.cuda.get_device_properties(device).total_memory
+
+    def fits(batch: int) -> bool:
+        return memory.estimate(shape, setup.replace(micro_batch=batch)).peak <= room
+
+    low, high = 1, 2
+    while fits(high) and high < _MAX_MICRO_BATCH:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def out_of_memory_text(config: FinetuneConfig, device: torch.device) -> str:

@@ -5,6 +5,7 @@ With one worker all happens in this process; with several, `parallel.launching` 
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from michelangelo import errors
 from michelangelo.llm.finetune import (
     activation_checkpointing,
     adapters,
+    batch_finder,
     causal_lm,
     model,
     optimizers,
@@ -128,21 +130,54 @@ def work(
     sinks: Sequence[Sink] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """One process's part of a run; the same report in each."""
+    """One process's part of a run; the same report in each. Sinks are closed at its end.
+
+    Out of memory, one process tries once more with a smaller micro batch and as many tokens per step.
+    """
     strategy = choosing.make(config, device=device_of(config))
     recorder = Recorder([*sinks, *_own_sinks(config, display)] if strategy.rank == 0 else [])
     try:
-        return _work(config, strategy, recorder, should_stop)
-    except torch.OutOfMemoryError as e:
-        error = errors.DeviceMemoryError(prediction.out_of_memory_text(config, strategy.device))
-        recorder.record(Ended(0, "Failed", error.message))
-        raise error from e
+        fitting = _fitting(config, strategy)
+        report, problem = _attempt(fitting, strategy, recorder, should_stop)
+        smaller = batch_finder.step_down(fitting) if strategy.world_size == 1 else None
+        if report is None and smaller is not None:
+            recorder.record(Alert(0, "OutOfMemory", f"{problem}; trying micro_batch {smaller.training.micro_batch}"))
+            strategy = choosing.make(smaller, device=strategy.device)
+            report, problem = _attempt(smaller, strategy, recorder, should_stop)
+        if report is None:
+            raise errors.DeviceMemoryError(problem)
+        return report
     except errors.MichelangeloError as e:
         recorder.record(Ended(0, "Failed", e.message))
         raise
     finally:
         recorder.close()
+
+
+def _attempt(
+    config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should_stop: Callable[[], bool]
+) -> tuple[Report | None, str]:
+    """The report, or why memory was short."""
+    try:
+        return _work(config, strategy, recorder, should_stop), ""
+    except torch.OutOfMemoryError:
+        problem = prediction.out_of_memory_text(config, strategy.device)
+    finally:
         strategy.close()
+    # Behind the exception, whose frames held the tensors.
+    gc.collect()
+    if strategy.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None, problem
+
+
+def _fitting(config: FinetuneConfig, strategy: Strategy) -> FinetuneConfig:
+    """With the largest micro batch that fits, if it is to be found; a run that goes on keeps the one it is told."""
+    shape = prediction.shape_of(config) if config.training.find_micro_batch else None
+    if shape is None:
+        return config
+    setup = prediction.setup_of(config, strategy.device, num_gpus=strategy.world_size)
+    return batch_finder.fit(config, setup, predicted=prediction.largest_micro_batch(shape, setup, strategy.device))
 
 
 def prepare_model(config: FinetuneConfig, device: torch.device) -> tuple[PreTrainedModel, Objective]:
