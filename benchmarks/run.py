@@ -27,12 +27,15 @@ import store
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
 PARTS = ("flows", "steps", "ray", "server", "store")
+ADDED = ("gpu",)
+"""Measured on other machines, by scripts of their own; `--add gpu=FILE` takes what they wrote."""
 TITLES = {
     "flows": "`python flow.py`, whole process",
     "steps": "One durable step",
     "ray": "One Ray task, over raw Ray",
     "server": "`mactl serve`",
     "store": "The SQLite store alone, and 10,000 runs",
+    "gpu": "Training on one GPU, and TRL's SFTTrainer in the same run",
 }
 AIMS = {
     "ours:chain10": "≤ 0.4 s whole process",
@@ -75,7 +78,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         shape = row["case"].split(":")[-1]
         if shape in ours and "wall" in row:
             row["× ours"] = row["wall"] / ours[shape]
-        row["aim"] = AIMS.get(row["case"], "")
+        row["aim"] = AIMS.get(row["case"], row.get("aim", ""))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     columns.append(columns.pop(columns.index("aim")))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -102,12 +105,18 @@ def main() -> None:
     parser.add_argument("--peers", type=pathlib.Path, default=HERE.parents[1] / "shared" / "peers")
     parser.add_argument("-k", type=int, default=5, help="repeats of each case")
     parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from results.json")
+    parser.add_argument("--add", action="append", default=[], metavar="gpu=FILE", help="results of another machine")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     kept = HERE / "results.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    for part in () if options.render else options.parts or PARTS:
+    for part, _, path in (added.partition("=") for added in options.add):
+        if part not in ADDED:
+            parser.error(f"--add {part}: one of {', '.join(ADDED)}")
+        results[part] = json.loads(pathlib.Path(path).read_text())
+        kept.write_text(json.dumps(results, indent=1))
+    for part in () if options.render or options.add else options.parts or PARTS:
         if part == "flows" and not (options.peers / "run_all.py").exists():
             print(f"flows: left out, there are no peers' scripts in {options.peers}", file=sys.stderr)
             continue
@@ -125,11 +134,12 @@ def write(results: dict[str, Any]) -> None:
     """RESULTS.md: the notes, then a table a part."""
     text = "# Results\n\nWritten by `make bench`; wall and CPU in seconds, rss in MB of the largest process.\n\n"
     text += (HERE / "NOTES.md").read_text() + "\n"
-    for part in PARTS:
+    for part in (*PARTS, *ADDED):
         if part in results:
             entry = results[part]
+            command = f"benchmarks/run.py {part}" if part in PARTS else f"benchmarks/{part}/run.py"
             text += f"## {TITLES[part]}\n\n{entry['date']}, {entry['machine']}.\n"
-            text += f"Repeat: `.venv/bin/python benchmarks/run.py {part}`\n\n{table(entry['rows'])}\n\n"
+            text += f"Repeat: `.venv/bin/python {command}`\n\n{table(entry['rows'])}\n\n"
     RESULTS.write_text(text.rstrip() + "\n")
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from michelangelo.llm.finetune import attention
+from michelangelo.llm.finetune.documents import documents_of
 
 DEVICE = torch.device("cuda")
 SIZE = 8192
 
 
 def main() -> int:
-    print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **matmul(), **copy(), **attend()}))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("transformers", "peft", "triton"))
+    known = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "versions": versions}
+    print(json.dumps({**known, **matmul(), **copy(), **attend()}))
+    check_packed()
     return 0
 
 
@@ -35,7 +40,8 @@ def copy() -> dict[str, float]:
 def attend() -> dict[str, float]:
     """Causal, Llama 3.1 8B's heads at 4,096 tokens."""
     query, key, value = (
-        torch.randn(2, heads, 4096, 128, device=DEVICE, dtype=torch.bfloat16, requires_grad=True) for heads in (32, 8, 8)
+        torch.randn(2, heads, 4096, 128, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+        for heads in (32, 8, 8)
     )
     upstream = torch.randn_like(query)
     operations = 4 * 2 * 32 * 4096 * 4096 * 128 / 2
@@ -50,6 +56,16 @@ def attend() -> dict[str, float]:
         "attention_forward_flops_per_second": operations / ahead,
         "attention_backward_flops_per_second": 2.5 * operations / (both - ahead),
     }
+
+
+def check_packed() -> None:
+    """The variable-length kernel gives what a mask of the documents gives."""
+    ids = torch.tensor([[0] * 100 + [1] * 60 + [-1] * 96, [0] * 256], dtype=torch.int32)
+    query, key, value = (torch.randn(2, heads, 256, 64, device=DEVICE, dtype=torch.bfloat16) for heads in (8, 2, 2))
+    documents = documents_of(ids, DEVICE)
+    fast, _ = attention.attend(torch.nn.Module(), query, key, value, None, **documents.arguments())
+    slow, _ = attention.attend(torch.nn.Module(), query, key, value, None, document_ids=documents.ids)
+    torch.testing.assert_close(fast.float(), slow.float(), rtol=2e-2, atol=2e-2)
 
 
 def seconds(call: Callable[[], Any], repeats: int = 20) -> float:

@@ -1,7 +1,7 @@
-"""The peer: TRL's SFTTrainer on one case, with its best documented settings, in a process of its own. Prints one JSON line.
+"""The peer: TRL's SFTTrainer on one case, with its best documented settings, in a process of its own. Prints JSON.
 
-bf16, Liger kernels, fused AdamW, SDPA attention, no activation checkpointing where it fits, torch.compile as asked for. Rows are
-full, so that packing has nothing to win, and the weights are random: speed and memory do not depend on them.
+bf16, Liger kernels, fused AdamW, SDPA attention, no activation checkpointing where it fits, torch.compile if asked for.
+Rows are full, so that packing has nothing to win, and the weights are random: speed and memory do not depend on them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def quantised(model: Any) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
-    weights = {name: module.weight.data for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    weights = {
+        name: module.weight.data for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     replaced = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=settings)
     for name, module in replaced.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
