@@ -16,7 +16,8 @@ from typing import Any
 import datasets
 import torch
 import transformers
-import trl
+import trl.trainer.sft_config
+import trl.trainer.sft_trainer
 
 from michelangelo.llm import model_shape
 
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     length = arguments.sequence_length
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, config.vocab_size, (arguments.micro_batch * arguments.steps, length), generator=generator)
-    settings = trl.SFTConfig(
+    settings = trl.trainer.sft_config.SFTConfig(
         output_dir="/tmp/trl",
         per_device_train_batch_size=arguments.micro_batch,
         max_steps=arguments.steps,
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         dataloader_pin_memory=True,
     )
     clock = Clock()
-    trainer = trl.SFTTrainer(
+    trainer = trl.trainer.sft_trainer.SFTTrainer(
         model=model,
         args=settings,
         train_dataset=datasets.Dataset.from_dict({"input_ids": rows.tolist()}),
@@ -114,10 +115,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def quantised(model: Any) -> Any:
     """Its linear layers in NF4, as `BitsAndBytesConfig(load_in_4bit=True)` makes them at loading."""
-    import bitsandbytes
-    from transformers.integrations import replace_with_bnb_linear
+    from bitsandbytes.nn import modules
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-    settings = transformers.BitsAndBytesConfig(
+    settings = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.bfloat16,
@@ -128,8 +129,8 @@ def quantised(model: Any) -> Any:
     }
     replaced = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=settings)
     for name, module in replaced.named_modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.weight = bitsandbytes.nn.Params4bit(
+        if isinstance(module, modules.Linear4bit):
+            module.weight = modules.Params4bit(
                 weights.pop(name).cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True
             )
             module.to("cuda")
@@ -143,7 +144,7 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, models
 
     vocabulary = {"<pad>": 0, "</s>": 1}
-    return transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>")), pad_token="<pad>", eos_token="</s>"
     )
 

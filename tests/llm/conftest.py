@@ -59,7 +59,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, _one_thread: None
         show_progress=False,
     )
     tokenizer.train_from_iterator([topics.topics["assert"], topics.topics["for"]], trainer)
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", chat_template=CHAT_TEMPLATE
     )
     fast.save_pretrained(folder)
@@ -94,7 +94,8 @@ def save_model(config: dict[str, Any], folder: Path, tokenizer_folder: Path) -> 
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(7)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))  # type: ignore[no-untyped-call]
+    made.save_pretrained(folder)
     for file in tokenizer_folder.iterdir():
         shutil.copy(file, folder)
     return folder

@@ -50,7 +50,7 @@ def pairs(folder: Path, rows: int = 24) -> Path:
     return path
 
 
-def make_config(model: Path, data: Path, output: Path, **sections: dict[str, Any]) -> config.FinetuneConfig:
+def make_config(model: Path, data: Path, output: Path, /, **sections: Any) -> config.FinetuneConfig:
     """Full fine-tuning in fp32 on the CPU, 8 steps of 2 rows of 64 tokens; `sections` change it."""
     document: dict[str, Any] = {
         "model": {"path": str(model)},

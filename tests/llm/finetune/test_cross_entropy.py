@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,12 +13,12 @@ from michelangelo.llm.finetune import cross_entropy
 from michelangelo.llm.finetune.batch import IGNORED
 from michelangelo.llm.finetune.cross_entropy import Head
 
-HEADS = [{}, {"scale": 0.25}, {"softcap": 2.0}, {"scale": 3.0, "softcap": 5.0}]
+HEADS: list[dict[str, Any]] = [{}, {"scale": 0.25}, {"softcap": 2.0}, {"scale": 3.0, "softcap": 5.0}]
 
 
 @pytest.mark.parametrize("options", HEADS, ids=str)
 @pytest.mark.parametrize("with_bias", [False, True], ids=["plain", "bias"])
-def test_summed_loss_equals_the_reference(options: dict[str, float], with_bias: bool) -> None:
+def test_summed_loss_equals_the_reference(options: dict[str, Any], with_bias: bool) -> None:
     hidden, weight, bias, labels = _inputs(tokens=600, with_bias=with_bias)
     inputs = [hidden, weight, *([bias] if bias is not None else [])]
     expected = cross_entropy.plain_loss_sum(hidden, Head(weight, bias, **options), labels)
@@ -29,7 +31,7 @@ def test_summed_loss_equals_the_reference(options: dict[str, float], with_bias: 
 
 
 @pytest.mark.parametrize("options", HEADS, ids=str)
-def test_token_losses_sum_up_to_the_reference(options: dict[str, float]) -> None:
+def test_token_losses_sum_up_to_the_reference(options: dict[str, Any]) -> None:
     hidden, weight, _, labels = _inputs(tokens=300)
     weights = torch.linspace(0, 2, 300)
     found = cross_entropy.token_losses(hidden, Head(weight, **options), labels)

@@ -37,7 +37,7 @@ def test_accumulated_passes_equal_one_large_batch() -> None:
     trained, whole = _model(torch.bfloat16), _model(torch.bfloat16)
     inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).bfloat16()
     parts, at_once = _build(trained, accumulate=True), _build(whole)
-    for piece in inputs.split(2):
+    for piece in torch.split(inputs, 2):
         (trained(piece).float().pow(2).sum() / 8).backward()
     (whole(inputs).float().pow(2).sum() / 8).backward()
     sums = [gradient.clone() for gradient in parts.gradients()]
