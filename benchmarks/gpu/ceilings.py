@@ -1,4 +1,4 @@
-"""What the machine can do at most: matrix products, copies, attention. All other figures are shares of these. Prints JSON."""
+"""What the machine can do at most: matrix products, copies, attention; other figures are shares of it. Prints JSON."""
 
 from __future__ import annotations
 

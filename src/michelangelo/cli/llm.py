@@ -14,6 +14,7 @@ __all__ = ["LLM_VERBS", "LlmGroup", "llm"]
 
 LLM_VERBS: Final[Mapping[str, Verb]] = {
     "plan": Verb("llm_plan:plan", "Say what a training or inference run needs and costs, before it runs"),
+    "models": Verb("llm_models:models", "List the models whose shapes are known, and what they add up to"),
     "finetune": Verb("llm_finetune:finetune", "Train a model: pre-training, fine-tuning, LoRA, QLoRA, DPO"),
     "tune": Verb(
         "llm_tune:tune", "Try the plan's best configurations on this hardware, and keep the fastest that fits"

@@ -1,4 +1,4 @@
-"""Whole training runs on the CPU: they learn, stop, resume to the same bits, survive kill -9, and say what went wrong."""
+"""Whole training runs on the CPU: they learn, stop, resume to the same bits, survive kill -9, and say what is wrong."""
 
 from __future__ import annotations
 
