@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from michelangelo.llm import model_shape
-from michelangelo.llm.planner import hardware, plan
+from michelangelo.llm.planner import hardware, memory, throughput
 from michelangelo.llm.training_setup import TrainingSetup
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -88,8 +88,9 @@ def main() -> int:
 def predict(case: Case, device: hardware.Hardware | None) -> dict[str, float]:
     if device is None:
         return {}
-    made = plan.plan(model_shape.load(case.model), case.setup, device)
-    return {"tokens_per_second": made.tokens_per_second, "allocated_bytes": made.memory.allocated}
+    shape = model_shape.load(case.model)
+    speed, needed = throughput.estimate(shape, case.setup, device), memory.estimate(shape, case.setup)
+    return {"tokens_per_second": speed.tokens_per_second, "allocated_bytes": needed.allocated}
 
 
 def row(case: Case, predicted: dict[str, float], ceilings: dict[str, Any], *, with_peers: bool) -> dict[str, Any]:

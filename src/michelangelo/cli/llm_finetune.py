@@ -24,7 +24,7 @@ _Format: TypeAlias = Literal["table", "json", "yaml"]
 _FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 _TITLES: Final = {"peak_memory_bytes": "peak memory", "tokens_per_second": "tokens/s", "mfu": "MFU"}
 """What the report says was measured."""
-_PLANNED: Final = {"peak_memory_bytes": "allocated_bytes"}
+_PLANNED: Final = {"peak_memory_bytes": "allocated_bytes", "tokens_per_second": "tokens_per_second", "mfu": "mfu"}
 """Where the plan says the same."""
 _MAX_ALERTS: Final = 10
 

@@ -19,7 +19,7 @@ from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.strategy import Strategy
 from michelangelo.llm.mfu import flops
 from michelangelo.llm.model_shape import ModelShape
-from michelangelo.llm.planner import hardware, memory
+from michelangelo.llm.planner import hardware, memory, throughput
 from michelangelo.llm.training_setup import Precision, TrainingSetup
 
 __all__ = [
@@ -47,7 +47,7 @@ class Prediction:
     peak_flops: float = math.nan
     """FLOP/s of all the run's devices."""
     plan: Mapping[str, Any] = field(default_factory=dict)
-    """Memory of one process, in bytes, with its parts and its interval."""
+    """Memory of one process in bytes, with its parts and its interval; tokens/s of all processes."""
 
 
 def predict(config: FinetuneConfig, strategy: Strategy) -> Prediction:
@@ -59,7 +59,7 @@ def predict(config: FinetuneConfig, strategy: Strategy) -> Prediction:
     setup = setup_of(config, strategy.device, num_gpus=strategy.world_size)
     counted = flops.per_token(shape, sequence_length=config.data.sequence_length, setup=setup)
     peak = peak_of(strategy.device, config.training.precision) * strategy.world_size
-    plan = _plan(shape, setup) if strategy.device.type == "cuda" else {}
+    plan = _plan(shape, setup, strategy.device) if strategy.device.type == "cuda" else {}
     return Prediction(name, counted.by(flops.HEADLINE), peak, plan)
 
 
@@ -107,9 +107,7 @@ def device_name(device: torch.device) -> str:
 
 def peak_of(device: torch.device, precision: Precision) -> float:
     """FLOP/s of one device by the catalogue; NaN for one that it has not, and for processors."""
-    if device.type != "cuda":
-        return math.nan
-    found = hardware.of_device(device_name(device), torch.cuda.get_device_properties(device).total_memory)
+    found = _hardware(device)
     return math.nan if found is None else found.training_peak(precision)
 
 
@@ -162,9 +160,9 @@ _SMALLER: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
 )
 
 
-def _plan(shape: ModelShape, setup: TrainingSetup) -> dict[str, Any]:
+def _plan(shape: ModelShape, setup: TrainingSetup, device: torch.device) -> dict[str, Any]:
     estimate = memory.estimate(shape, setup)
-    return {
+    predicted = {
         "setup": setup.to_dict(),
         "allocated_bytes": estimate.allocated,
         "reserved_bytes": estimate.reserved,
@@ -172,3 +170,20 @@ def _plan(shape: ModelShape, setup: TrainingSetup) -> dict[str, Any]:
         "high_bytes": estimate.high,
         "components": {part.name: part.bytes for part in estimate.gpu},
     }
+    known = _hardware(device)
+    if known is not None:
+        speed = throughput.estimate(shape, setup, known)
+        predicted |= {
+            "hardware": known.name,
+            "tokens_per_second": speed.tokens_per_second,
+            "low_tokens_per_second": speed.low * setup.num_gpus,
+            "high_tokens_per_second": speed.high * setup.num_gpus,
+            "mfu": speed.mfu,
+        }
+    return predicted
+
+
+def _hardware(device: torch.device) -> hardware.Hardware | None:
+    if device.type != "cuda":
+        return None
+    return hardware.of_device(device_name(device), torch.cuda.get_device_properties(device).total_memory)
