@@ -23,16 +23,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from michelangelo import errors
-from michelangelo.llm.finetune import lora_linear
-from michelangelo.llm.finetune import model as models
+from michelangelo.llm.finetune import lora_experts, lora_linear, nf4, projections, quantization
 from michelangelo.llm.finetune.config import AdapterConfig
 
 __all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "state", "trained_share"]
 
 ADAPTER: Final = "default"
 """PEFT's name of the one adapter."""
-_ROUTERS: Final = frozenset({"gate", "router", "shared_expert_gate"})
-"""Parts of a path that choose experts. Trained with frozen experts, they lose the balance they were trained for."""
 _SAME_INPUT: Final = (
     ("q_proj", "k_proj", "v_proj"),
     ("gate_proj", "up_proj"),
@@ -42,6 +39,8 @@ _SAME_INPUT: Final = (
 )
 """Children of one module that are called with the same tensor, as Transformers names them."""
 _MAX_LISTED: Final = 20
+_PLAIN_LAYERS: Final = (nn.Linear, Conv1D, quantization.Nf4Linear)
+"""Layers of which all is known: others, of which PEFT may know more, keep PEFT's forward."""
 
 
 def apply(model: PreTrainedModel, config: AdapterConfig, *, fused: bool = True) -> None:
@@ -60,15 +59,19 @@ def apply(model: PreTrainedModel, config: AdapterConfig, *, fused: bool = True) 
         lora_alpha=cast(int, config.alpha),
         lora_dropout=config.dropout,
         target_modules=list(targets.modules),
+        target_parameters=list(targets.parameters) or None,
         fan_in_fan_out=targets.is_transposed,
     )
-    peft.inject_adapter_in_model(described, model, adapter_name=ADAPTER)
+    with _unpacked_shapes(model):
+        peft.inject_adapter_in_model(described, model, adapter_name=ADAPTER)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(model.dtype)
             parameter.requires_grad_(True)
     if fused and not config.dropout:
         _fuse(model)
+    elif any(nf4.is_packed(module, name) for _, module, names in projections.experts(model) for name in names):
+        raise errors.ModelError("adapters of experts in 4 bits are computed by our operators only")
 
 
 @contextlib.contextmanager
@@ -109,15 +112,20 @@ def merge(model: PreTrainedModel) -> None:
 
     Sums are in fp32, rounded once.
     """
+    dtype = model.dtype
+    for module in model.modules():
+        quantization.restore(module, dtype)
     for name, module in list(model.named_modules()):
-        if not isinstance(module, peft_layer.Linear):
-            continue
-        base = cast(nn.Module, module.get_base_layer())
-        weight = cast(nn.Parameter, base.weight)
-        down, up = module.lora_A[ADAPTER].weight.float(), module.lora_B[ADAPTER].weight.float()
-        delta = (up @ down).mul_(module.scaling[ADAPTER])
-        weight.copy_(weight.float() + (delta.t() if module.fan_in_fan_out else delta))
-        _replace(model, name, base)
+        if isinstance(module, peft_layer.Linear):
+            down, up = module.lora_A[ADAPTER].weight.float(), module.lora_B[ADAPTER].weight.float()
+            delta = (up @ down).mul_(module.scaling[ADAPTER])
+            _add(module.get_base_layer(), "weight", delta.t() if module.fan_in_fan_out else delta)
+            _replace(model, name, module.get_base_layer())
+        elif isinstance(module, peft_layer.ParamWrapper):
+            experts = module.get_base_layer()
+            _add(experts, module.parameter_name, _expert_delta(module))
+            lora_experts.uninstall(experts)
+            _replace(model, name.replace(".base_layer", ""), experts)
     if hasattr(model, "peft_config"):
         del model.peft_config
 
@@ -148,8 +156,7 @@ class FusedLinear(peft_layer.Linear):
         )
 
     def projection(self) -> lora_linear.Projection:
-        weight = self.base_layer.weight
-        base = [weight.t()] if self.fan_in_fan_out else [weight]
+        base = [self.base_layer.weight.t()] if self.fan_in_fan_out else nf4.parts_of(self.base_layer)
         return lora_linear.Projection(
             base, self.base_layer.bias, self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
         )
@@ -184,9 +191,14 @@ class SharedInput:
 
 def _fuse(model: nn.Module) -> None:
     for module in list(model.modules()):
-        if type(module) is peft_layer.Linear and type(module.base_layer) in (nn.Linear, Conv1D):
+        if type(module) is peft_layer.Linear and type(module.base_layer) in _PLAIN_LAYERS:
             module.__class__ = FusedLinear
             cast(FusedLinear, module).shared = None
+        elif type(module) is peft_layer.ParamWrapper and projections.has_known_forward(module.get_base_layer()):
+            module.__class__ = lora_experts.ExpertAdapter
+            experts = module.get_base_layer()
+            adapters = {**experts.__dict__.get("low_rank", {}), module.parameter_name: module}
+            lora_experts.install(experts, adapters)
     for parent in list(model.modules()):
         for names in _SAME_INPUT:
             layers = [child for name in names if isinstance(child := getattr(parent, name, None), FusedLinear)]
@@ -200,34 +212,30 @@ def _fuse(model: nn.Module) -> None:
 @dataclass(frozen=True, slots=True)
 class _Targets:
     modules: tuple[str, ...]
+    parameters: tuple[str, ...]
     is_transposed: bool
 
 
 def _find_targets(model: PreTrainedModel, wanted: tuple[str, ...]) -> _Targets:
     """What of the model is adapted. Raises ModelError with all names that are not there."""
-    modules = dict(_adaptable(model))
+    modules = dict(projections.linear_layers(model))
+    parameters = {f"{name}.{own}" for name, _, names in projections.experts(model) for own in names}
+    there = modules.keys() | parameters
     if wanted == ("all",):
-        chosen = set(modules)
+        chosen = set(there)
     else:
-        chosen = {name for name in modules for target in wanted if _matches(name, target)}
-        unknown = [target for target in wanted if not any(_matches(name, target) for name in modules)]
+        chosen = {name for name in there for target in wanted if _matches(name, target)}
+        unknown = [target for target in wanted if not any(_matches(name, target) for name in there)]
         if unknown:
-            raise errors.ModelError(_unknown_text(model, unknown, modules))
+            raise errors.ModelError(_unknown_text(model, unknown, there))
     if not chosen:
         raise errors.ModelError(f"{type(model).__name__}: has no linear layers in its decoder that could be adapted")
+    every = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
     return _Targets(
-        tuple(_shortest_names(chosen, {name for name, _ in model.named_modules()})),
-        is_transposed=any(isinstance(modules[name], Conv1D) for name in chosen),
+        tuple(_shortest_names(chosen & modules.keys(), every, 1)),
+        tuple(_shortest_names(chosen & parameters, every, 2)),
+        is_transposed=any(isinstance(modules[name], Conv1D) for name in chosen & modules.keys()),
     )
-
-
-def _adaptable(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers of the decoder's layers, routers of mixtures excepted."""
-    layers = models.decoder_layers(model)
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    for inner, module in layers.named_modules():
-        if isinstance(module, nn.Linear | Conv1D) and not _ROUTERS & set(inner.split(".")):
-            yield f"{prefix}.{inner}", module
 
 
 def _matches(name: str, target: str) -> bool:
@@ -245,14 +253,48 @@ def _unknown_text(model: nn.Module, unknown: list[str], there: Iterable[str]) ->
     return "\n".join([*lines, f"there are: {listed}; or say all"])
 
 
-def _shortest_names(chosen: set[str], every: set[str]) -> list[str]:
-    """Last parts of names where all modules that end so are chosen, else whole names: what PEFT writes down."""
+def _shortest_names(chosen: set[str], every: set[str], num_parts: int) -> list[str]:
+    """The last parts of names where all that end so are chosen, else whole names: what PEFT writes down."""
     shortest = set()
     for name in chosen:
-        last = name.rpartition(".")[2]
+        last = ".".join(name.split(".")[-num_parts:])
         others = {one for one in every if _matches(one, last)}
         shortest.add(last if others <= chosen else name)
     return sorted(shortest)
+
+
+@contextlib.contextmanager
+def _unpacked_shapes(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, experts in NF4 look as large as they are, for PEFT to make adapters of the right sizes; at no cost of
+    memory."""
+    kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+    for _, module, names in list(projections.experts(model)):
+        for name in names:
+            if nf4.is_packed(module, name):
+                parameter = cast(nn.Parameter, getattr(module, name))
+                stand_in = torch.empty(1, dtype=model.dtype, device=parameter.device).expand(nf4.shape_of(module, name))
+                setattr(module, name, nn.Parameter(stand_in, requires_grad=False))
+                kept.append((module, name, parameter))
+    try:
+        yield
+    finally:
+        for module, name, parameter in kept:
+            setattr(module, name, parameter)
+
+
+def _expert_delta(module: peft_layer.ParamWrapper) -> torch.Tensor:
+    """[experts, ., .] fp32, as the parameter has them."""
+    rank, count = module.r[ADAPTER], module.num_experts
+    down = module.lora_A[ADAPTER].weight.float().view(count, rank, -1)
+    up = module.lora_B[ADAPTER].weight.float().view(-1, rank, count).permute(2, 0, 1)
+    delta = torch.bmm(up, down).mul_(module.scaling[ADAPTER])
+    is_transposed = getattr(module.get_base_layer(), "is_transposed", False)
+    return delta.transpose(1, 2) if is_transposed else delta
+
+
+def _add(module: nn.Module, name: str, delta: torch.Tensor) -> None:
+    weight = cast(nn.Parameter, getattr(module, name))
+    weight.copy_(weight.float() + delta)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from michelangelo.llm.finetune import nf4
 
-__all__ = ["OPERATOR", "Projection", "project"]
+__all__ = ["OPERATOR", "Projection", "multiply", "project"]
 
 
 class Projection:
@@ -55,6 +55,12 @@ def project(x: torch.Tensor, layers: Sequence[Projection], scaling: float) -> li
     return cast(list[torch.Tensor], outputs[1:])
 
 
+def multiply(x: torch.Tensor, base: Sequence[torch.Tensor], bias: torch.Tensor | None) -> torch.Tensor:
+    """A frozen layer alone: x [..., in] → [..., out]. For parts in NF4 this keeps nothing but them."""
+    outputs = _forward(x, list(base), [] if bias is None else [bias], [], [], 0.0)
+    return cast(torch.Tensor, outputs[1])
+
+
 @torch.library.custom_op("michelangelo::lora_project", mutates_args=())
 def _forward(
     x: torch.Tensor,
@@ -66,13 +72,14 @@ def _forward(
 ) -> list[torch.Tensor]:
     """First x A^T of all layers side by side, [..., sum of ranks], which the way back needs; then the outputs."""
     flat = x.reshape(-1, x.shape[-1])
-    low = flat @ _joined(downs).t()
+    low = flat @ _joined(downs).t() if downs else flat.new_empty((len(flat), 0))
+    parts = low.split([up.shape[1] for up in ups], 1) if ups else ()
     outputs = [low.view(*x.shape[:-1], low.shape[1])]
-    ranks = [up.shape[1] for up in ups]
-    for i, (base, up, part) in enumerate(zip(_grouped(bases, len(ups)), ups, low.split(ranks, 1), strict=True)):
+    for i, base in enumerate(_grouped(bases, len(ups) or 1)):
         y = F.linear(flat, _dense(base, x.dtype), biases[i] if biases else None)
-        y.addmm_(part, up.t(), alpha=scaling)
-        outputs.append(y.view(*x.shape[:-1], up.shape[0]))
+        if ups:
+            y.addmm_(parts[i], ups[i].t(), alpha=scaling)
+        outputs.append(y.view(*x.shape[:-1], y.shape[1]))
     return outputs
 
 
@@ -85,7 +92,8 @@ def _(
     ups: Sequence[torch.Tensor],
     scaling: float,
 ) -> list[torch.Tensor]:
-    widths = [sum(down.shape[0] for down in downs), *(up.shape[0] for up in ups)]
+    layers = _grouped(bases, len(ups) or 1)
+    widths = [sum(down.shape[0] for down in downs), *(base[0].shape[0] for base in layers)]
     return [x.new_empty((*x.shape[:-1], width)) for width in widths]
 
 
@@ -103,20 +111,25 @@ def _backward(
     """The gradient by x (empty where it is not wanted), by all A's in one matrix, and by each B."""
     flat_x, flat_low = x.reshape(-1, x.shape[-1]), low.reshape(-1, low.shape[-1])
     flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-    ranks = [up.shape[1] for up in ups]
+    layers = _grouped(bases, len(ups) or 1)
     low_gradient = torch.empty_like(flat_low)
-    for gradient, up, part in zip(flat, ups, low_gradient.split(ranks, 1), strict=True):
-        torch.mm(gradient, up, out=part)
+    by_ups = []
+    start = 0
+    for gradient, up in zip(flat, ups, strict=False):
+        part = slice(start, start + up.shape[1])
+        torch.mm(gradient, up, out=low_gradient[:, part])
+        by_ups.append((gradient.t() @ flat_low[:, part]).mul_(scaling))
+        start = part.stop
     low_gradient.mul_(scaling)
-    by_ups = [
-        (gradient.t() @ part).mul_(scaling) for gradient, part in zip(flat, flat_low.split(ranks, 1), strict=True)
-    ]
+    by_downs = low_gradient.t() @ flat_x
     if not wants_input:
-        return [x.new_empty(0), low_gradient.t() @ flat_x, *by_ups]
-    by_x = low_gradient @ _joined(downs)
-    for gradient, base in zip(flat, _grouped(bases, len(ups)), strict=True):
+        return [x.new_empty(0), by_downs, *by_ups]
+    by_x = flat[0] @ _dense(layers[0], x.dtype)
+    for gradient, base in zip(flat[1:], layers[1:], strict=True):
         by_x.addmm_(gradient, _dense(base, x.dtype))
-    return [by_x.view(x.shape), low_gradient.t() @ flat_x, *by_ups]
+    if ups:
+        by_x.addmm_(low_gradient, _joined(downs))
+    return [by_x.view(x.shape), by_downs, *by_ups]
 
 
 @_backward.register_fake
@@ -145,7 +158,8 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> No
 def _differentiate(ctx: Any, gradients: list[torch.Tensor]) -> tuple[Any, ...]:
     x, low, *others = ctx.saved_tensors
     num_bases, num_biases, num_layers = ctx.sizes
-    bases, downs, ups = others[:num_bases], others[num_bases:-num_layers], others[-num_layers:]
+    bases, rest = others[:num_bases], others[num_bases:]
+    downs, ups = rest[:num_layers], rest[num_layers:]
     by_x, by_downs, *by_ups = _backward(
         [gradient.contiguous() for gradient in gradients[1:]], x, low, bases, downs, ups, ctx.scaling, ctx.wants_input
     )

@@ -1,8 +1,8 @@
 """Weights in 4 bits (NF4): packing them, and getting them back a matrix at a time.
 
 The kernels are those of bitsandbytes, on a CPU and on a GPU. What is packed are plain tensors in a fixed order, so that
-they can be buffers of a module, arguments of an operator and parts of a checkpoint. It knows no modules;
-`quantization` does.
+they can lie in a module under the parameter's name and be arguments of an operator. Which parameters are packed is
+decided in `quantization`.
 
 Format (Dettmers et al., QLoRA, arXiv 2305.14314, section 3): blocks of 64 values share one scale, the largest magnitude
 in them; each value is the nearest of 16 quantiles of a normal distribution. With double quantisation the scales, less
@@ -17,8 +17,21 @@ from typing import Final, cast
 
 import bitsandbytes.functional
 import torch
+from torch import nn
 
-__all__ = ["BLOCK", "PARTS", "SCALE_BLOCK", "bytes_of", "dequantize", "quantize"]
+__all__ = [
+    "BLOCK",
+    "PARTS",
+    "SCALE_BLOCK",
+    "bytes_of",
+    "dequantize",
+    "is_packed",
+    "pack",
+    "parts_of",
+    "quantize",
+    "shape_of",
+    "unpack",
+]
 
 BLOCK: Final = 64
 """Weights that share a scale."""
@@ -64,6 +77,47 @@ def bytes_of(num_weights: int, *, double: bool) -> int:
     if not double:
         return num_weights // 2 + 4 * blocks
     return num_weights // 2 + blocks + 4 * -(-blocks // SCALE_BLOCK) + 4
+
+
+def is_packed(module: nn.Module, name: str = "weight") -> bool:
+    """Whether a parameter of the module is in NF4."""
+    parameter = getattr(module, name, None)
+    return isinstance(parameter, torch.Tensor) and parameter.dtype == torch.uint8
+
+
+def parts_of(module: nn.Module, name: str = "weight") -> list[torch.Tensor]:
+    """The parts of a packed parameter, in the order of PARTS; else the parameter alone."""
+    parameter = cast(torch.Tensor, getattr(module, name))
+    if parameter.dtype != torch.uint8:
+        return [parameter]
+    scales = (getattr(module, f"{name}_{part}", None) for part in PARTS[1:])
+    return [parameter, *(cast(torch.Tensor, one) for one in scales if one is not None)]
+
+
+def shape_of(module: nn.Module, name: str = "weight") -> torch.Size:
+    """Of the weights, packed or not."""
+    parameter = cast(torch.Tensor, getattr(module, name))
+    if parameter.dtype != torch.uint8:
+        return parameter.shape
+    return torch.Size([*parameter.shape[:-1], parameter.shape[-1] * 2])
+
+
+@torch.no_grad()
+def pack(module: nn.Module, name: str, *, double: bool, device: torch.device) -> None:
+    """Replaces a parameter by its parts, on `device`: the parameter under its name, scales as buffers beside it."""
+    parts = quantize(getattr(module, name).detach().to(device), double=double)
+    setattr(module, name, nn.Parameter(parts[0], requires_grad=False))
+    for part, tensor in zip(PARTS[1:], parts[1:], strict=False):
+        module.register_buffer(f"{name}_{part}", tensor)
+
+
+@torch.no_grad()
+def unpack(module: nn.Module, name: str, dtype: torch.dtype) -> None:
+    """The parameter as it was, but for what packing lost."""
+    weight = dequantize(parts_of(module, name), dtype)
+    setattr(module, name, nn.Parameter(weight, requires_grad=False))
+    for part in PARTS[1:]:
+        module._buffers.pop(f"{name}_{part}", None)
 
 
 @functools.cache
