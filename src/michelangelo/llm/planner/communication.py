@@ -1,8 +1,8 @@
 """Seconds that collectives take: rings within a node and between nodes, and how much of them computation hides.
 
 Per GPU, in closed form. The volumes are those of bandwidth-optimal rings (Patarasuk and Yuan 2009, "Bandwidth optimal
-all-reduce algorithms"; NCCL-tests' PERFORMANCE.md): n GPUs gather or scatter D bytes in (n - 1) / n x D / rate, and reduce
-to all in twice that.
+all-reduce algorithms"; NCCL-tests' PERFORMANCE.md): n GPUs gather or scatter D bytes in (n - 1) / n x D / rate, and
+reduce to all in twice that.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def per_pass(
     setup: TrainingSetup, hardware: Hardware, rates: Rates, *, weights: float, trained: float, activation: float
 ) -> Volumes:
     """`weights`: bytes of all weights on a tensor-parallel rank, as they are gathered; `trained`: parameters with
-    gradients there; `activation`: bytes of one pass's residual stream times the reductions that tensor parallelism makes
-    of it, forward and backward."""
+    gradients there; `activation`: bytes of one pass's residual stream times the reductions that tensor parallelism
+    makes of it, forward and backward."""
     replicas, element = setup.data_parallel, 4 if setup.precision == "fp32" else 2
     local = max(1, min(setup.gpus_per_node, setup.num_gpus) // setup.tensor_parallel)
     each_pass = each_step = 0.0

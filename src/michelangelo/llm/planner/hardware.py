@@ -129,7 +129,7 @@ def _read() -> dict[str, Hardware]:
     aliases: dict[str, Hardware] = {}
     for name, entry in json.loads(_FILE.read_text(encoding="utf-8"))["hardware"].items():
         made[name] = _hardware(name, entry)
-        aliases.update({alias: made[name] for alias in entry["aliases"]})
+        aliases.update(dict.fromkeys(entry["aliases"], made[name]))
     return {**made, **aliases}
 
 

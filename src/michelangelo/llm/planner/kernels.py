@@ -1,16 +1,16 @@
-"""How much of a datasheet's peak kernels reach, by family of hardware and by software stack: the constants of the time model.
+"""How much of a datasheet's peak kernels reach, by family of hardware and by software stack: constants of the time model.
 
-Every constant is shared by all models, all setups and all hardware of a family. Those for which sources give a range were
-chosen in it by the published rows of tests/llm/planner/data (some 240, of 11 sources); tests/llm/planner/fitting does that
-again without each source in turn, and predicts it (docs/llm/plan.md has the errors). They are no measurement of the
-machine at hand: `calibration` adds that.
+Every constant is shared by all models, all setups and all hardware of a family. Those for which sources give a range
+were chosen in it by the published rows of tests/llm/planner/data (some 240, of 11 sources); tests/llm/planner/fitting
+does that again without each source in turn, and predicts it (docs/llm/plan.md has the errors). They are no measurement
+of the machine at hand: `calibration` adds that.
 
 Sources, where no other is named:
-    matmul      cuBLAS on square matrices of random data reaches 769-798 of 989 TFLOP/s on an H200 (measured), which is the
-                ceiling; in a step, with other shapes and under the power limit, less
-    attention   FlashAttention-2 (Dao 2023, arXiv 2307.08691, figures 4-6): forward to 0.73, backward to 0.63 of an A100;
-                FlashAttention-3 (Shah et al. 2024, arXiv 2407.08608, figures 5-7): FlashAttention-2 reaches 0.35-0.40 of an
-                H100, the third and cuDNN 0.5-0.75; Triton's FlashAttention of 2023 about half of FlashAttention-2
+    matmul      cuBLAS on square matrices of random data reaches 769-798 of 989 TFLOP/s on an H200 (measured), which is
+                the ceiling; in a step, with other shapes and under the power limit, less
+    attention   FlashAttention-2 (Dao 2023, arXiv 2307.08691, figures 4-6): forward to 0.73, backward to 0.63 of an
+                A100; FlashAttention-3 (Shah et al. 2024, arXiv 2407.08608, figures 5-7): FlashAttention-2 reaches
+                0.35-0.40 of an H100, the third and cuDNN 0.5-0.75; Triton's of 2023 about half of FlashAttention-2
     traffic     what copies reach of the memory's rate: 4.3 of 4.8 TB/s on an H200 (measured)
 """
 
@@ -40,8 +40,8 @@ Fusion: TypeAlias = Literal["eager", "compiled", "fused"]
 """How operations between matrix products are computed: one kernel each, as torch.compile fuses them, or by hand-written
 kernels (Transformer Engine, Liger)."""
 AttentionKernel: TypeAlias = Literal["triton", "flash2", "flash3"]
-"""Triton's FlashAttention of 2023; FlashAttention-2 and SDPA's flash; FlashAttention-3 and cuDNN's (on Hopper and later:
-before, the second is used)."""
+"""Triton's FlashAttention of 2023; FlashAttention-2 and SDPA's flash; FlashAttention-3 and cuDNN's (on Hopper and
+later; before, the second is used)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a GPU costs per hour: a bundled, dated table of list prices with their addresses, a file of one's own, or a number.
+"""What a GPU costs per hour: a bundled, dated table of list prices with addresses, a file of one's own, a number.
 
 It adds nothing up; `cost` does. Which price is taken is said with it, so that a plan can be checked against a bill.
 """

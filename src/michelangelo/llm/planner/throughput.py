@@ -111,8 +111,8 @@ def estimate(
     rates: Rates = kernels.RATES,
     time_factor: float = 1.0,
 ) -> Throughput:
-    """`stack`: the software, by default our trainer as the setup has it; `time_factor`: what calibration says that steps
-    take longer (above 1) or shorter. Raises ModelError for unknown lora_targets."""
+    """`stack`: the software, by default our trainer as the setup has it; `time_factor`: what calibration says that
+    steps take longer (above 1) or shorter. Raises ModelError for unknown lora_targets."""
     used = stack or kernels.stack_for(setup)
     work = _Work(shape, setup, hardware, used, rates)
     one_pass = work.compute()
@@ -286,7 +286,7 @@ class _Work:
         return made
 
     def _offload(self, stepped: float, kept: float, wide: float) -> list[Phase]:
-        """Gradients go out, weights come back, over PCIe; Adam runs on the host (28 bytes a parameter, of a node's GPUs)."""
+        """Gradients go out, weights come back, over PCIe; Adam runs on the host: 28 bytes a parameter, of a node."""
         setup, link = self.setup, self.hardware.host_link_bandwidth
         out = kept * wide * (setup.gradient_accumulation if setup.sharding == "fsdp2" else 1)
         moved = out + stepped * self.element

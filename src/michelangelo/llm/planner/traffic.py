@@ -1,12 +1,12 @@
 """Bytes that a training pass moves through a GPU's memory beside its matrix products, in closed form.
 
-Per token of one forward and backward pass, by part of a layer and by how operations are fused. Each operation reads its
-inputs and writes its outputs once (2 bytes a value in bf16, 4 in fp32). It counts no FLOPs, and what is kept in memory is
-counted in `activations`.
+Per token of one forward and backward pass, by part of a layer and by how operations are fused. Each operation reads
+its inputs and writes its outputs once (2 bytes a value in bf16, 4 in fp32). It counts no FLOPs, and what is kept in
+memory is counted in `activations`.
 
 The counts are of Transformers' modules: an RMSNorm in eager mode is upcast, squared, averaged, scaled and cast back in
-separate kernels (36 bytes a value; PyTorch's own LayerNorm is one kernel); rotary embedding is seven kernels; a gated MLP
-two. Going back, each kernel reads its output's gradient and what was kept, and writes a gradient: twice the traffic.
+separate kernels (36 bytes a value; PyTorch's own LayerNorm is one kernel); rotary embedding is seven kernels; a gated
+MLP two. Going back, a kernel reads its output's gradient and its input, and writes a gradient: half as much again.
 torch.compile makes one kernel of neighbours; hand-written kernels keep a little less.
 """
 
@@ -64,8 +64,9 @@ def of_pass(shape: ModelShape, fusion: Fusion, chunked: bool, split: int) -> Tra
 
 @functools.lru_cache(maxsize=512)
 def lora_bytes(shape: ModelShape, rank: int, targets: tuple[str, ...], fusion: Fusion) -> float:
-    """Per token, forward and backward: the adapters read the input again and add to the output. In eager mode (PEFT) the
-    product is scaled and added in kernels of its own; fused it is added in place, once for layers that share an input."""
+    """Per token, forward and backward: the adapters read the input again and add to the output. In eager mode (PEFT)
+    the product is scaled and added in kernels of its own; fused it is added in place, once for layers that share an
+    input."""
     read = {"eager": 2.0, "compiled": 2.0, "fused": 1.0}[fusion]
     add = {"eager": 12.0, "compiled": 6.0, "fused": 4.0}[fusion]
     moved = 0.0
