@@ -135,7 +135,7 @@ def load(path: Path) -> Calibration:
     try:
         if document["format"] != _FORMAT:
             raise errors.SettingsError(
-                f"{path}: is of format {document['format']}, this program reads {_FORMAT}: use the program that wrote it"
+                f"{path}: is of format {document['format']}, where {_FORMAT} is read: use the program that wrote it"
             )
         return Calibration(tuple(Observation(**one) for one in document["observations"]))
     except (KeyError, TypeError) as e:

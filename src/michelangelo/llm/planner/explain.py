@@ -143,7 +143,8 @@ def _speed(shape: ModelShape, plan: Plan) -> list[Line]:
     for name in flops.CONVENTIONS:
         per_token = counted.by(name)
         used = speed.tokens_per_second_per_gpu * per_token / speed.peak_flops
-        formula = f"{speed.tokens_per_second_per_gpu:,.0f} tokens/s/GPU x {per_token:.4g} FLOP / {speed.peak_flops / 1e12:,.0f} T"
+        rate, peak = f"{speed.tokens_per_second_per_gpu:,.0f} tokens/s/GPU", f"{speed.peak_flops / 1e12:,.0f} TFLOP/s"
+        formula = f"{rate} x {per_token:.4g} FLOP / {peak}"
         title = "HFU" if name == "hardware" else f"MFU {name}"
         made.append(Line("speed", title, f"{used:.1%}", formula, "mfu.flops"))
     return made

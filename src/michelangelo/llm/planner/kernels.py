@@ -1,4 +1,5 @@
-"""How much of a datasheet's peak kernels reach, by family of hardware and by software stack: constants of the time model.
+"""How much of a datasheet's peak kernels reach, by family of hardware and by software stack: constants of the time
+model.
 
 Every constant is shared by all models, all setups and all hardware of a family. Those for which sources give a range
 were chosen in it by the published rows of tests/llm/planner/data (some 240, of 11 sources); tests/llm/planner/fitting

@@ -59,8 +59,8 @@ class Assumptions:
     prices: PriceTable = field(default_factory=prices.bundled)
     provider: str = ""
     """Empty: the typical one."""
-    power: PowerRates = PowerRates()
-    calibration: Calibration = Calibration()
+    power: PowerRates = field(default_factory=PowerRates)
+    calibration: Calibration = field(default_factory=Calibration)
     stack: Stack | None = None
     """None: our trainer."""
 

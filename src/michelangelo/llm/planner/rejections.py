@@ -1,5 +1,5 @@
-"""Why setups fail, in few words: grouped by what is short and by the part that is largest, with the nearest to fitting of
-each group and the smallest change that would make it fit.
+"""Why setups fail, in few words: grouped by what is short and by the part that is largest, with the nearest to fitting
+of each group and the smallest change that would make it fit.
 
 It judges what a search rejected, and tries single changes of its own with the planner's memory model.
 """

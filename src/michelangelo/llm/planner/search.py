@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from michelangelo.llm.model_shape import ModelShape
@@ -41,9 +41,9 @@ _SHARDED_WEIGHTS: Final = ("zero3", "fsdp2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What is tried: the product of all tuples, without what makes no sense. What is no tuple here stays as in `base`."""
+    """What is tried: the product of all tuples, but what makes no sense. What is no tuple here stays as in `base`."""
 
-    base: TrainingSetup = TrainingSetup()
+    base: TrainingSetup = field(default_factory=TrainingSetup)
     methods: tuple[Method, ...] = ("full", "lora", "qlora")
     shardings: tuple[Sharding, ...] = ("none", "zero1", "zero2", "zero3", "fsdp2")
     offloads: tuple[Offload, ...] = ("none", "optimizer", "parameters")

@@ -118,7 +118,7 @@ def estimate(
     one_pass = work.compute()
     compute = sum(phase.seconds for phase in one_pass)
     launches = work.launch_seconds()
-    volumes = work.communication()
+    volumes = work.volumes()
     passes = setup.gradient_accumulation
     exposed = _beside(max(compute, launches), volumes.per_pass, rates.exposed)
     phases = [_times(phase, passes) for phase in one_pass]
@@ -249,7 +249,7 @@ class _Work:
         again = 4 / 3 if self.setup.checkpointing != "none" else 1.0
         return per_layer * self.shape.num_layers * again * self.rates.launch_seconds
 
-    def communication(self) -> communication.Volumes:
+    def volumes(self) -> communication.Volumes:
         reductions = 6 if self.setup.checkpointing == "full" else 4
         residual = self.tokens * self.shape.hidden_size * self.element * reductions * self.shape.num_layers
         return communication.per_pass(
