@@ -48,7 +48,7 @@ class Space:
     shardings: tuple[Sharding, ...] = ("none", "zero1", "zero2", "zero3", "fsdp2")
     offloads: tuple[Offload, ...] = ("none", "optimizer", "parameters")
     checkpointings: tuple[Checkpointing, ...] = ("none", "selective", "full")
-    micro_batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    micro_batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     gpus: tuple[int, ...] = (1, 2, 4, 8)
     attentions: tuple[Attention, ...] = ("flash",)
     cross_entropies: tuple[CrossEntropy, ...] = ("chunked", "plain")
