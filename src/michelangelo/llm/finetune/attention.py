@@ -8,6 +8,7 @@ is special in other ways (soft caps, sinks, ALiBi) keep Transformers' own, with 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ from michelangelo.llm.finetune.documents import Documents, document_mask
 __all__ = ["NAME", "arguments", "attend", "fast_kernels"]
 
 NAME: Final = "michelangelo_packed"
+
+
+_GROUPED: Final = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
+"""Before torch 2.12 the kernel's keys and values have as many heads as the queries."""
 
 
 def arguments(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
@@ -99,17 +104,12 @@ def _variable_length(
     if offsets is None:
         offsets = torch.arange(0, (rows + 1) * length, length, dtype=torch.int32, device=query.device)
     q, k, v = (t.transpose(1, 2).reshape(rows * length, t.shape[1], t.shape[3]) for t in (query, key, value))
+    if not _GROUPED and key.shape[1] != heads:
+        k, v = (t.repeat_interleave(heads // key.shape[1], dim=1) for t in (k, v))
+    options: dict[str, Any] = {"enable_gqa": key.shape[1] != heads} if _GROUPED else {}
+    looks = (window - 1 if window else -1, 0)
     attended = varlen.varlen_attn(
-        q,
-        k,
-        v,
-        offsets,
-        offsets,
-        length,
-        length,
-        scale=scaling,
-        window_size=(window - 1 if window else -1, 0),
-        enable_gqa=key.shape[1] != heads,
+        q, k, v, offsets, offsets, length, length, scale=scaling, window_size=looks, **options
     )
     assert isinstance(attended, torch.Tensor)
     return attended.reshape(rows, length, heads, -1)
