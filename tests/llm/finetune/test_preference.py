@@ -202,8 +202,6 @@ def _trl_loss(folder: Path, output: Path, loss: str) -> dict[str, float]:
     wrapped = peft.get_peft_model(
         _load(folder), peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     )
-    ours = adapters.state(_adapted(folder))
-    peft.set_peft_model_state_dict(wrapped, ours)
     arguments = DPOConfig(
         output_dir=str(output), beta=0.3, loss_type=[loss], report_to=[], use_cpu=True, bf16=False, max_length=None
     )
@@ -214,6 +212,8 @@ def _trl_loss(folder: Path, output: Path, loss: str) -> dict[str, float]:
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
+    # Only now: TRL's reference is what the adapters were when the trainer was made, which is nothing
+    peft.set_peft_model_state_dict(wrapped, adapters.state(_adapted(folder)))
     examples = [
         {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in PAIRS
     ]
