@@ -184,9 +184,8 @@ def _print_calibration(plan: Plan) -> None:
         return
     runs = max(factors.memory_runs, factors.time_runs)
     where = f"of setups like this ({factors.regime})" if factors.regime else "of other setups"
-    print(
-        f"\nCalibrated by {runs} runs {where} on {plan.hardware.name}, the newest of {factors.date or 'an unknown day'}:"
-    )
+    newest = f"the newest of {factors.date}" if factors.date else "of unknown days"
+    print(f"\nCalibrated by {runs} runs {where} on {plan.hardware.name}, {newest}:")
     print(f"  memory x {factors.memory:.3f}, time x {factors.time:.3f}")
 
 

@@ -40,17 +40,17 @@ Sharding: TypeAlias = Literal["none", "zero1", "zero2", "zero3", "fsdp2"]
 Offload: TypeAlias = Literal["none", "optimizer", "parameters"]
 """What rests in the host's memory: nothing, optimizer states (and their step), also the weights."""
 Checkpointing: TypeAlias = Literal["none", "selective", "full"]
-"""Which activations are computed again. `selective`: all within a layer but the outputs of attention and of every second
-matrix product (the first, third, …), torchtitan's policy. `full`: all within a layer, whose input is kept."""
+"""Which activations are computed again. `selective`: all within a layer but the outputs of attention and of every
+second matrix product (the first, third, …), torchtitan's policy. `full`: all within a layer, whose input is kept."""
 Attention: TypeAlias = Literal["flash", "eager"]
 """`flash`: any kernel that keeps no S x S matrix (SDPA's flash, cuDNN, FlashAttention). `eager` keeps it."""
 CrossEntropy: TypeAlias = Literal["plain", "chunked"]
 """`chunked`: the logits of a few tokens at a time, never all of them (also what fused kernels do)."""
 Optimizer: TypeAlias = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 Precision: TypeAlias = Literal["bf16", "bf16_mixed", "fp32"]
-"""`bf16`: weights, gradients and optimizer states of what is trained in bf16. `bf16_mixed`: weights in bf16, and fp32 copies
-of what is trained in the optimizer (16 bytes a parameter with AdamW: 2 weight, 2 gradient, 4 copy, 8 moments; gradients take
-4 more while several passes are accumulated, which happens in fp32). `fp32`: everything."""
+"""`bf16`: weights, gradients and optimizer states of what is trained in bf16. `bf16_mixed`: weights in bf16, and fp32
+copies of what is trained in the optimizer (16 bytes a parameter with AdamW: 2 weight, 2 gradient, 4 copy, 8 moments; a
+gradient takes 4 instead of 2 at the step, and while several passes are accumulated). `fp32`: everything."""
 
 METHODS: Final[tuple[str, ...]] = get_args(Method)
 OBJECTIVES: Final[tuple[str, ...]] = get_args(Objective)
@@ -98,6 +98,9 @@ class TrainingSetup:
     """Above 0, each adapter keeps its own dropped copy of the input."""
     double_quantization: bool = True
     """QLoRA: the scales of NF4's blocks in 8 bits."""
+    quantized_copy_bytes: int | None = None
+    """QLoRA: per element, of a copy of its input that each quantised matrix keeps for the way back. None: not known, 2 in
+    eager mode and 0 compiled. 0 with bitsandbytes from 0.45 on and torchao; 2 in LitGPT's published runs."""
     optimizer_in_backward: bool = False
     """Each parameter is stepped as soon as its gradient is there, which is then freed."""
     activation_offload: bool = False

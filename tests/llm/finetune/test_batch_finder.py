@@ -32,7 +32,10 @@ class Memory:
 
 
 @given(
-    largest=st.integers(0, 5000), limit=st.integers(1, 5000), predicted=st.integers(-3, 10_000), says_bytes=st.booleans()
+    largest=st.integers(0, 5000),
+    limit=st.integers(1, 5000),
+    predicted=st.integers(-3, 10_000),
+    says_bytes=st.booleans(),
 )
 def test_the_largest_batch_is_found_in_as_many_tries_as_bisection_takes_and_four(
     largest: int, limit: int, predicted: int, says_bytes: bool
@@ -82,7 +85,9 @@ def test_a_limit_below_one_is_a_mistake_of_the_caller() -> None:
         batch_finder.find(lambda batch: True, predicted=1, limit=0)
 
 
-@given(micro=st.integers(1, 24), accumulation=st.integers(1, 24), largest=st.integers(1, 600), predicted=st.integers(0, 99))
+@given(
+    micro=st.integers(1, 24), accumulation=st.integers(1, 24), largest=st.integers(1, 600), predicted=st.integers(0, 99)
+)
 def test_a_fitted_configuration_has_as_many_tokens_per_step(
     micro: int, accumulation: int, largest: int, predicted: int
 ) -> None:

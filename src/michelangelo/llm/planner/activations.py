@@ -85,6 +85,8 @@ class _Case:
     shape: ModelShape
     element: int
     trains_weights: bool
+    copied: int
+    """Bytes per element of the copy of its input that each quantised matrix keeps."""
     targets: tuple[str, ...]
     rank: int
     dropout: bool
@@ -100,6 +102,7 @@ class _Case:
             shape,
             element_bytes(setup),
             is_full,
+            _copied(setup),
             () if is_full else setup.lora_targets,
             0 if is_full else setup.lora_rank,
             not is_full and setup.lora_dropout > 0,
@@ -107,6 +110,14 @@ class _Case:
             setup.compiled,
             setup.tensor_parallel,
         )
+
+
+def _copied(setup: TrainingSetup) -> int:
+    if setup.method != "qlora":
+        return 0
+    if setup.quantized_copy_bytes is not None:
+        return setup.quantized_copy_bytes
+    return 0 if setup.compiled else 2
 
 
 @functools.lru_cache(maxsize=8192)
@@ -132,7 +143,15 @@ def _largest(case: _Case) -> LayerBytes:
 
 
 def _layer(case: _Case, is_moe: bool) -> LayerBytes:
-    return LayerBytes(_attention(case), _moe(case) if is_moe else _mlp(case), _norms(case))
+    copies = {"attention": 0.0, "mlp": 0.0, "router": 0.0}
+    for p in case.shape.projections if case.copied else ():
+        if p.kind == "attention" or p.is_fused_expert == is_moe:
+            copies[p.kind] += case.copied * p.inputs * p.active
+    return LayerBytes(
+        _attention(case) + copies["attention"],
+        (_moe(case) if is_moe else _mlp(case)) + copies["mlp"],
+        _norms(case),
+    )
 
 
 def _norm(case: _Case, size: int) -> float:
@@ -221,14 +240,14 @@ def _mlp(case: _Case) -> float:
 def _nonlinear(case: _Case, size: float, down: list[Projection]) -> float:
     """Between the matrices of an MLP of `size`, and the input of the last one. Bytes per token."""
     shape, element = case.shape, case.element
-    product = 1 if _keeps_input(case, down) else 0
+    product = 1 if case.trains_weights or (_reached(case, down) and not case.dropout) else 0
     if shape.gated_mlp:
         inner = 2 if case.compiled else 3
     elif shape.activation == "relu":
         # Its output is all it needs, the same tensor that the next matrix reads.
         inner, product = 1, 0
     else:
-        inner = 4 if shape.activation == "gelu_new" and not case.compiled else 1
+        inner = 1
     return element * size * (inner + product) + _dropped(case, down, size)
 
 
@@ -270,9 +289,8 @@ def _keeps_attention_input(case: _Case) -> bool:
 
 def _input(case: _Case, matrices: list[Projection], size: float) -> float:
     """What several matrices read, kept once if any needs it; with dropout each adapter keeps its own."""
-    if case.dropout:
-        return _dropped(case, matrices, size)
-    return case.element * size if _keeps_input(case, matrices) else 0.0
+    dropped = _dropped(case, matrices, size)
+    return dropped + (case.element * size if case.trains_weights or (not dropped and _reached(case, matrices)) else 0.0)
 
 
 def _dropped(case: _Case, matrices: list[Projection], size: float) -> float:

@@ -38,7 +38,9 @@ class States:
     """As the optimizer takes them (fp32 in bf16_mixed)."""
     optimizer: float
     gathered: float
-    """Weights that sharding brings together: two layers, and what stays whole meanwhile."""
+    """Weights that sharding (or offload) brings together: this layer's and the next one's."""
+    gathered_head: float
+    """The output matrix, for the loss."""
     reducing: float
     """Gradients of a layer on their way to the GPUs that keep them."""
     head_gradient: float
@@ -76,9 +78,10 @@ def states_of(shape: ModelShape, setup: TrainingSetup) -> States:
     optimizer, gradients, step_gradients = stepped * state_bytes, kept * backward, stepped * stepping
     if not shards_gradients and shards_states:
         step_gradients += gradients
-    reference = frozen_copy = 0.0
+    reference = 0.0
     if setup.objective == "dpo" and is_full:
-        reference = frozen_copy = counts.trained * element / (replicas if shards_weights else 1)
+        reference = counts.trained * element / (replicas if shards_weights else 1)
+    is_gathered = (shards_weights and replicas > 1) or setup.offload == "parameters"
     local = min(setup.gpus_per_node, setup.num_gpus)
     host_weights = host_gradients = host_optimizer = buffers = 0.0
     if setup.offload != "none":
@@ -86,8 +89,7 @@ def states_of(shape: ModelShape, setup: TrainingSetup) -> States:
         optimizer = step_gradients = gradients = 0.0
         buffers = 2 * counts.layer * element
         if setup.offload == "parameters":
-            host_weights, weights = weights + frozen_copy, 0.0
-            reference = 0.0
+            host_weights, weights, reference = weights + reference, 0.0, 0.0
     host_optimizer += stepped * host_state_bytes
     return States(
         weights=weights,
@@ -95,7 +97,8 @@ def states_of(shape: ModelShape, setup: TrainingSetup) -> States:
         gradients=gradients,
         step_gradients=step_gradients,
         optimizer=optimizer,
-        gathered=_gathered(counts, setup, element),
+        gathered=2 * counts.layer * element if is_gathered else 0.0,
+        gathered_head=counts.head * element if is_gathered else 0.0,
         reducing=_reducing(counts, setup, element),
         head_gradient=counts.head * backward / (replicas if shards_gradients else 1) if is_full else 0.0,
         head_sum=counts.head * 4.0 if is_full else 0.0,
@@ -118,7 +121,6 @@ class _Counts:
     """Of the largest layer, as gathered (in the elements that it is stored in)."""
     layer_trained: float
     head: float
-    embedding: float
     largest_matrix: float
 
 
@@ -131,7 +133,7 @@ def _counts(shape: ModelShape, method: str, targets: tuple[str, ...], rank: int,
     matrices = [p.weights * (p.copies if p.is_fused_expert else 1) for p in shape.projections]
     largest = max(matrices) / split
     if method == "full":
-        return _Counts(0.0, 0.0, whole, layer, layer, head, counts.embedding / split, largest)
+        return _Counts(0.0, 0.0, whole, layer, layer, head, largest)
     adapters = float(shape.lora_parameters(rank, targets))
     quantized = 0.0
     if method == "qlora":
@@ -144,7 +146,6 @@ def _counts(shape: ModelShape, method: str, targets: tuple[str, ...], rank: int,
         layer,
         adapters / shape.num_layers,
         head,
-        counts.embedding / split,
         largest,
     )
 
@@ -173,22 +174,11 @@ def _optimizer_bytes(setup: TrainingSetup, element: int) -> tuple[float, float]:
     return copy + {"adamw": 2 * wide, "adamw_8bit": quantized, "sgd": wide}[setup.optimizer], 0.0
 
 
-def _gathered(counts: _Counts, setup: TrainingSetup, element: int) -> float:
-    """Under full sharding: this layer and the next, and (FSDP2) embedding and output matrix, which stay whole between
-    forward and backward. Parameters that rest on the host are brought in the same way."""
-    if setup.sharding in ("zero3", "fsdp2") and setup.data_parallel > 1:
-        outer = counts.embedding + (counts.head if counts.head else 0.0)
-        return element * (2 * counts.layer + (outer if setup.sharding == "fsdp2" else counts.head))
-    if setup.offload == "parameters":
-        return element * (2 * counts.layer + counts.embedding + counts.head)
-    return 0.0
-
-
 def _reducing(counts: _Counts, setup: TrainingSetup, element: int) -> float:
     if setup.data_parallel == 1 and setup.offload == "none":
         return 0.0
     if setup.sharding == "fsdp2":
-        return counts.layer_trained * (element + 4.0)
+        return counts.layer_trained * (element + (4.0 if setup.precision == "bf16_mixed" else element))
     if setup.sharding == "none":
         return counts.trained * element if setup.ddp_buckets else 0.0
     return min(counts.trained, _DEEPSPEED_BUCKET) * element

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-import fsspec
 from fsspec.core import url_to_fs
 
 from michelangelo import errors
@@ -66,9 +66,8 @@ def hf_folder(source: SourceConfig) -> bool:
     """Whether the path is a folder that `Dataset.save_to_disk` wrote."""
     if "://" in source.path or "*" in source.path:
         return False
-    local = fsspec.filesystem("file")
-    path = local._strip_protocol(source.path)
-    return any(local.exists(f"{path}/{name}") for name in ("state.json", "dataset_dict.json"))
+    folder = Path(source.path)
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def files_of(source: SourceConfig) -> list[File]:

@@ -53,7 +53,7 @@ class Sources:
     identity: str
     """A digest of names, sizes and weights."""
     num_bytes: int
-    """Stored; 0: not known."""
+    """Of all rows, as they are read; 0: not known."""
 
 
 def open_data(
@@ -84,7 +84,7 @@ def open_data(
         return PrefetchedBatches(
             lambda state: batching.batches(stream, share, state),
             stream.check,
-            None if sources.is_streamed else lambda epoch: batching.count_batches(stream, share, epoch),
+            None if sources.is_streamed else lambda: batching.count_batches(stream, share),
             report,
         )
 
@@ -106,7 +106,7 @@ def open_sources(sources: Sequence[SourceConfig], config: DataConfig, *, is_shuf
         [weight, [(shard.name.rstrip("/").rsplit("/", 1)[-1], shard.num_bytes) for shard in members]]
         for members, weight in found
     ]
-    sizes = [shard.num_bytes if isinstance(shard, shards.LineShard) else 0 for members, _ in found for shard in members]
+    sizes = [_plain_bytes(shard) for members, _ in found for shard in members]
     num_bytes = sum(sizes) if all(sizes) else 0
     identity = hashlib.blake2b(orjson.dumps(listing), digest_size=8).hexdigest()
     make_order: Callable[[], ordering.RowOrder]
@@ -125,6 +125,11 @@ def open_sources(sources: Sequence[SourceConfig], config: DataConfig, *, is_shuf
             return ordering.TableOrder(held, seed=config.seed, shuffled=is_shuffled)
 
     return Sources(make_order, config.streaming, identity, num_bytes)
+
+
+def _plain_bytes(shard: shards.Shard) -> int:
+    """0: the rows do not take the bytes of the file."""
+    return shard.num_bytes if isinstance(shard, shards.LineShard) and not shard.file.compression else 0
 
 
 def open_stream(

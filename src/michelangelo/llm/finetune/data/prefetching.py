@@ -29,13 +29,13 @@ class PrefetchedBatches:
         self,
         make: Callable[[Mapping[str, Any]], Iterator[Produced]],
         check: Callable[[Mapping[str, Any]], None],
-        count: Callable[[int], int] | None,
+        count: Callable[[], int] | None,
         report: DataReport,
     ) -> None:
         self._make = make
         self._check = check
         self._count = count
-        self._counted: dict[int, int] = {}
+        self._counted: int | None = None
         self._state: Mapping[str, Any] = {"epoch": 0}
         self._ahead: _Ahead | None = None
         self.report = report
@@ -66,16 +66,16 @@ class PrefetchedBatches:
         self._state = dict(state)
         self.report.set(DataReport(epoch=int(state["epoch"])).counts())
         self.report.set(state.get("counts", {}))
+        tokens, trained_tokens, positions = state.get("made", (0, 0, 0))
+        self.report.set({"tokens": tokens, "trained_tokens": trained_tokens, "positions": positions})
 
     def num_batches(self) -> int | None:
-        """Batches of this process in this pass, found by reading all of it once (what is tokenised is kept as far as
-        the memory set aside for it goes); None for data that is streamed."""
-        if self._count is None:
-            return None
-        epoch = int(self._state["epoch"])
-        if epoch not in self._counted:
-            self._counted[epoch] = self._count(epoch)
-        return self._counted[epoch]
+        """Batches of this process in a pass; None for data that is streamed. Found by reading and packing the first
+        pass (of more than 20,000 rows so many of them, then it is an estimate); as rows pack otherwise in another
+        order, a later pass may have a few more or less. Raises DatasetError, ModelError."""
+        if self._counted is None and self._count is not None:
+            self._counted = self._count()
+        return self._counted
 
     def close(self) -> None:
         """Ends the thread; `next` would start another one."""

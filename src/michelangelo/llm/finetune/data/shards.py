@@ -47,7 +47,7 @@ class Shard(Protocol):
     name: str
     """For messages, and part of what a saved position belongs to."""
     num_bytes: int
-    """Stored bytes, or rows where there are no bytes; 0: not known."""
+    """About how much is stored; 0: not known."""
 
     def read(self, start: Position = _START) -> Iterator[tuple[Row, Position]]:
         """The rows from a position on, each with the position after it."""
@@ -267,7 +267,8 @@ class HfShard:
     def __init__(self, name: str, dataset: Any) -> None:
         self.name = name
         self.dataset = dataset
-        self.num_bytes = len(dataset)
+        stored = dataset.data
+        self.num_bytes = 1 + int(stored.nbytes * len(dataset) / max(1, stored.num_rows))
 
     def read(self, start: Position = _START) -> Iterator[tuple[Row, Position]]:
         for first in range(start[1], len(self.dataset), _CHUNK_ROWS):

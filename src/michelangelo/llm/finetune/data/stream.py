@@ -101,6 +101,18 @@ class Stream:
                 yield Placed(window.rows[number], after, window.report)
             skipped = 0
 
+    def num_rows(self, *, exact_up_to: int) -> int:
+        """Packed rows of the first pass, of data that is not streamed. All of it is read if it has at most so
+        many rows of its own; of more, so many, and the number is an estimate. Raises DatasetError as `rows` does."""
+        total = self.plan.make_order().num_rows() or 0
+        count = 0
+        for window in self._windows({"epoch": 0}):
+            count += len(window.rows)
+            taken = window.after.get("order", 0)
+            if total > exact_up_to and taken >= exact_up_to:
+                return round(count * total / taken)
+        return count
+
     def _windows(self, state: Mapping[str, Any]) -> Iterator[_Window]:
         plan, epoch = self.plan, int(state["epoch"])
         report = DataReport(epoch=epoch)
@@ -120,7 +132,9 @@ class Stream:
             units, is_last = self._read(order, carried, report)
             if is_last:
                 report.check(plan.config, is_end=True)
-                report.check_usable(plan.name)
+                if plan.side != "validation" or report.rows:
+                    # Of few rows a small share may be none: then there is nothing to evaluate on, and that is all.
+                    report.check_usable(plan.name)
             rows, carried = self._packed(units, epoch, number, is_last)
             number += 1
             after = self._state(epoch, number, order, carried, report)

@@ -7,6 +7,7 @@ to the model is a ModelError.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,6 +62,7 @@ class Tokenizing:
         self, tokenizer: PreTrainedTokenizerBase, config: DataConfig, objective: Objective, *, vocab_size: int = 0
     ) -> None:
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()
         self._config = config
         self._objective: Objective = objective
         self._vocab_size = vocab_size
@@ -189,16 +191,18 @@ class Tokenizing:
                 "this tokenizer cannot say which token is which part of the text, so it cannot be known what the "
                 "assistant said: use its fast version (tokenizer.json), or set data.completion_only: false"
             )
-        return self._tokenizer(
-            texts,
-            add_special_tokens=has_specials,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_offsets_mapping=has_offsets,
-            padding=False,
-            truncation=False,
-            verbose=False,
-        )
+        # Training and validation are read ahead in threads of their own, and a tokenizer keeps settings of its last call.
+        with self._lock:
+            return self._tokenizer(
+                texts,
+                add_special_tokens=has_specials,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                return_offsets_mapping=has_offsets,
+                padding=False,
+                truncation=False,
+                verbose=False,
+            )
 
     def _fitting(self, sample: Sample, report: DataReport) -> list[Unit]:
         """By the policy for long samples; without what has nothing to learn."""
