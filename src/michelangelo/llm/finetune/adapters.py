@@ -53,17 +53,16 @@ def apply(model: PreTrainedModel, config: AdapterConfig, *, fused: bool = True) 
         return
     targets = _find_targets(model, config.targets)
     model.requires_grad_(False)
-    described = peft.LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.rank,
-        lora_alpha=cast(int, config.alpha),
-        lora_dropout=config.dropout,
-        target_modules=list(targets.modules),
-        target_parameters=list(targets.parameters) or None,
-        fan_in_fan_out=targets.is_transposed,
-    )
+    layers, prefix = projections.layers(model)
+    # Into the layers and not into the model: in some mixtures PEFT takes the names of dense layers for those that older
+    # checkpoints of the architecture had for experts.
+    inner = [[name.removeprefix(f"{prefix}.") for name in names] for names in (targets.modules, targets.parameters)]
     with _unpacked_shapes(model):
-        peft.inject_adapter_in_model(described, model, adapter_name=ADAPTER)
+        peft.inject_adapter_in_model(_described(config, *inner, targets), layers, adapter_name=ADAPTER)
+    del layers.peft_config
+    every = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
+    short = [_shortest_names(targets.modules, every, 1), _shortest_names(targets.parameters, every, 2)]
+    model.peft_config = {ADAPTER: _described(config, *short, targets)}
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(model.dtype)
@@ -189,6 +188,18 @@ class SharedInput:
         return found
 
 
+def _described(config: AdapterConfig, modules: list[str], parameters: list[str], targets: _Targets) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=cast(int, config.alpha),
+        lora_dropout=config.dropout,
+        target_modules=modules,
+        target_parameters=parameters or None,
+        fan_in_fan_out=targets.is_transposed,
+    )
+
+
 def _fuse(model: nn.Module) -> None:
     for module in list(model.modules()):
         if type(module) is peft_layer.Linear and type(module.base_layer) in _PLAIN_LAYERS:
@@ -211,8 +222,8 @@ def _fuse(model: nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Targets:
-    modules: tuple[str, ...]
-    parameters: tuple[str, ...]
+    modules: frozenset[str]
+    parameters: frozenset[str]
     is_transposed: bool
 
 
@@ -230,10 +241,9 @@ def _find_targets(model: PreTrainedModel, wanted: tuple[str, ...]) -> _Targets:
             raise errors.ModelError(_unknown_text(model, unknown, there))
     if not chosen:
         raise errors.ModelError(f"{type(model).__name__}: has no linear layers in its decoder that could be adapted")
-    every = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
     return _Targets(
-        tuple(_shortest_names(chosen & modules.keys(), every, 1)),
-        tuple(_shortest_names(chosen & parameters, every, 2)),
+        frozenset(chosen & modules.keys()),
+        frozenset(chosen & parameters),
         is_transposed=any(isinstance(modules[name], Conv1D) for name in chosen & modules.keys()),
     )
 
@@ -253,7 +263,7 @@ def _unknown_text(model: nn.Module, unknown: list[str], there: Iterable[str]) ->
     return "\n".join([*lines, f"there are: {listed}; or say all"])
 
 
-def _shortest_names(chosen: set[str], every: set[str], num_parts: int) -> list[str]:
+def _shortest_names(chosen: frozenset[str], every: set[str], num_parts: int) -> list[str]:
     """The last parts of names where all that end so are chosen, else whole names: what PEFT writes down."""
     shortest = set()
     for name in chosen:

@@ -15,10 +15,16 @@ from transformers.pytorch_utils import Conv1D
 
 from michelangelo.llm.finetune import model as models
 
-__all__ = ["experts", "has_known_forward", "linear_layers"]
+__all__ = ["experts", "has_known_forward", "layers", "linear_layers"]
 
 _ROUTERS: Final = frozenset({"gate", "router", "shared_expert_gate"})
 """Parts of a path that choose experts. Trained with frozen experts, they lose the balance they were trained for."""
+
+
+def layers(model: PreTrainedModel) -> tuple[nn.ModuleList, str]:
+    """The decoder's layers and their name in the model."""
+    found = models.decoder_layers(model)
+    return found, next(name for name, module in model.named_modules() if module is found)
 
 
 def linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
@@ -42,8 +48,7 @@ def has_known_forward(module: nn.Module) -> bool:
 
 
 def _inner_modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    layers = models.decoder_layers(model)
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    for name, module in layers.named_modules():
+    found, prefix = layers(model)
+    for name, module in found.named_modules():
         if name:
             yield f"{prefix}.{name}", module
