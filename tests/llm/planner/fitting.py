@@ -1,4 +1,4 @@
-"""How the constants of `kernels` were chosen within what their sources allow: least squares over published rows, robust,
+"""How the constants of `kernels` were chosen within what their sources allow: robust least squares over published rows,
 each source weighted alike, each constant held to its literature. No test; run it to see the errors without each source:
 
     python -m tests.llm.planner.fitting
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tests.llm.planner import published
+from tests.llm.planner.published import Case
 
 from michelangelo.llm.planner import kernels
 from michelangelo.llm.planner.kernels import Rates
-from tests.llm.planner import published
-from tests.llm.planner.published import Case
 
 CONSTANTS: tuple[tuple[str, float, float], ...] = (
     ("matmul.ampere", 0.80, 0.15),

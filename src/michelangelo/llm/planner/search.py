@@ -232,13 +232,22 @@ def _judge(
     return Candidate(setup, hardware, peak, needed.host_bytes, hours, money, speed.tokens_per_second, speed.mfu)
 
 
-def _figures(candidate: Candidate) -> tuple[float, float, int, int]:
-    return (_by_money(candidate)[0], candidate.hours, candidate.setup.num_gpus, candidate.peak_bytes)
+def _figures(candidate: Candidate) -> tuple[float, float, float, int, int]:
+    return (*_by_money(candidate)[:2], candidate.hours, candidate.setup.num_gpus, candidate.peak_bytes)
 
 
-def _coarse(money: float, hours: float, gpus: int, peak: int) -> tuple[int, int, int, int]:
-    return (round(math.log(money) / _ONE_PERCENT), round(math.log(hours) / _ONE_PERCENT), gpus, peak // _QUARTER_GIB)
+def _coarse(unpriced: float, money: float, hours: float, gpus: int, peak: int) -> tuple[float, ...]:
+    return (
+        unpriced,
+        round(math.log(money) / _ONE_PERCENT),
+        round(math.log(hours) / _ONE_PERCENT),
+        gpus,
+        peak // _QUARTER_GIB,
+    )
 
 
-def _by_money(candidate: Candidate) -> tuple[float, float]:
-    return (candidate.money or candidate.hours * candidate.setup.num_gpus, candidate.hours)
+def _by_money(candidate: Candidate) -> tuple[float, float, float]:
+    """What has no price comes after what has one, by its GPU hours."""
+    if candidate.money:
+        return (0.0, candidate.money, candidate.hours)
+    return (1.0, candidate.hours * candidate.setup.num_gpus, candidate.hours)
