@@ -194,7 +194,7 @@ def test_a_config_json_of_one_s_own_is_planned(mactl: Mactl, tmp_path: Path) -> 
     config = {
         "model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 4096, "tie_word_embeddings": True,
+        "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 4096,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert mactl("llm", "plan", str(tmp_path), "--method", "full").code == 0

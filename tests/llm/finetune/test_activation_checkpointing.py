@@ -75,11 +75,11 @@ def test_nothing_is_kept_without_gradients(model_folder: Path) -> None:
         assert torch.equal(model(_tokens()).logits, expected)
 
 
-class _Outputs(TorchDispatchMode):
+class _Outputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers what operators gave, without keeping it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.storages: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -116,6 +116,6 @@ def _alive_bytes(model: Any) -> int:
     """Of the decoder: the logits are not what this is about."""
     with _Outputs() as outputs:
         hidden = model.model(_tokens(), use_cache=False)[0]
-    alive = outputs.alive_bytes()
+    alive: int = outputs.alive_bytes()
     assert hidden.requires_grad
     return alive

@@ -15,10 +15,18 @@ from michelangelo import errors
 from michelangelo.llm.finetune import adapters
 from michelangelo.llm.finetune.config import AdapterConfig
 
-pytestmark = pytest.mark.filterwarnings(
+pytestmark = [
     # torch.compile looks whether an intermediate tensor has a gradient, and hides the warning only where it is no error
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
-)
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    # PEFT looks at a name that Transformers is about to drop
+    pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning"),
+]
+MIXTRAL = {
+    "model_type": "mixtral",
+    "architectures": ["MixtralForCausalLM"],
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
 LORA = AdapterConfig(rank=4, alpha=12.0)
 
 
@@ -83,6 +91,23 @@ def test_state_is_what_peft_saves(model_folder: Path) -> None:
     expected = peft.get_peft_model_state_dict(model)
     found = adapters.state(model)
     assert {name.removeprefix("base_model.model.") for name in found} == expected.keys()
+
+
+@pytest.mark.parametrize("changes", [{}, MIXTRAL], ids=["llama", "mixtral"])
+def test_saved_adapters_are_read_by_peft(make_model: Callable[..., Path], tmp_path: Path, changes: Any) -> None:
+    folder = make_model(**changes)
+    model = _adapted(folder)
+    saved = tmp_path / "adapter"
+    saved.mkdir()
+    adapters.save(model, saved)
+    theirs: Any = peft.PeftModel.from_pretrained(_load(folder), saved)
+    torch.testing.assert_close(_logits(theirs), _logits(model), rtol=1e-4, atol=1e-5)
+
+
+def test_model_without_adapters_has_none_to_save(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelError, match="has no adapters"):
+        adapters.save(_load(model_folder), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_dropout_is_left_to_peft(model_folder: Path) -> None:

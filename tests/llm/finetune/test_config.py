@@ -57,7 +57,7 @@ def test_config_names_every_wrong_field() -> None:
         ({"parallel": {"offload": "parameters"}}, "parallel.offload"),
         ({"parallel": {"min_workers": 4}}, "parallel.min_workers"),
         ({"adapter": {"method": "qlora"}, "training": {"precision": "fp32"}}, "training.precision"),
-        ({"model": {"path": "m", "from_scratch": True}}, "adapter.method"),
+        ({"adapter": {"method": "qlora"}, "parallel": {"num_workers": 2, "sharding": "fsdp2"}}, "parallel.sharding"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

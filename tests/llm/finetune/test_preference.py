@@ -31,10 +31,10 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo"])
-def test_losses_and_rewards_equal_those_of_trl(model_folder: Path, tmp_path: Path, loss: str) -> None:
+def test_losses_and_rewards_equal_those_of_trl(model_folder: Path, tmp_path: Path, loss: Any) -> None:
     model = _adapted(model_folder)
     expected = _trl_loss(model_folder, tmp_path, loss)
-    objective = preference.PreferenceObjective(model, PreferenceConfig(beta=0.3, loss=loss))  # type: ignore[arg-type]
+    objective = preference.PreferenceObjective(model, PreferenceConfig(beta=0.3, loss=loss))
     found, metrics = objective.loss(_batch(PAIRS))
     assert objective.count(_batch(PAIRS)) == 3
     assert float(found.detach()) / 3 == pytest.approx(expected["loss"], abs=1e-4)
@@ -182,6 +182,7 @@ def _train(model: Any, objective: preference.PreferenceObjective, *, steps: int)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     seen = []
     for _ in range(steps + 1):
+        loss: Any
         loss, metrics = objective.loss(_batch(PAIRS))
         seen.append(metrics)
         optimizer.zero_grad()
@@ -195,8 +196,8 @@ def _trl_loss(folder: Path, output: Path, loss: str) -> dict[str, float]:
     import datasets
     import peft
     from transformers import AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
     torch.manual_seed(3)
     wrapped = peft.get_peft_model(
@@ -206,7 +207,7 @@ def _trl_loss(folder: Path, output: Path, loss: str) -> dict[str, float]:
         output_dir=str(output), beta=0.3, loss_type=[loss], report_to=[], use_cpu=True, bf16=False, max_length=None
     )
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
-    trainer = DPOTrainer(
+    trainer: Any = DPOTrainer(
         wrapped,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),

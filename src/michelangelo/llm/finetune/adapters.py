@@ -8,12 +8,16 @@ forward stays for dropout, for layers that something else gathers or shards, and
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 import peft
+import safetensors.torch
 import torch
 from peft.tuners import tuners_utils
 from peft.tuners.lora import layer as peft_layer
@@ -26,7 +30,7 @@ from michelangelo import errors
 from michelangelo.llm.finetune import lora_experts, lora_linear, nf4, projections, quantization
 from michelangelo.llm.finetune.config import AdapterConfig
 
-__all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "state", "trained_share"]
+__all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "save", "state", "trained_share"]
 
 ADAPTER: Final = "default"
 """PEFT's name of the one adapter."""
@@ -52,25 +56,24 @@ def apply(model: PreTrainedModel, config: AdapterConfig, *, fused: bool = True) 
         model.requires_grad_(True)
         return
     targets = _find_targets(model, config.targets)
+    if config.dropout and targets.parameters:
+        raise errors.ModelError(
+            f"adapter.dropout: experts that are one parameter, as those of {type(model).__name__}, take none; set it to 0"
+        )
     model.requires_grad_(False)
     layers, prefix = projections.layers(model)
     # Into the layers and not into the model: in some mixtures PEFT takes the names of dense layers for those that older
     # checkpoints of the architecture had for experts.
-    inner = [[name.removeprefix(f"{prefix}.") for name in names] for names in (targets.modules, targets.parameters)]
     with _unpacked_shapes(model):
-        peft.inject_adapter_in_model(_described(config, *inner, targets), layers, adapter_name=ADAPTER)
+        peft.inject_adapter_in_model(_described(config, targets.within(prefix)), layers, adapter_name=ADAPTER)
     del layers.peft_config
-    every = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
-    short = [_shortest_names(targets.modules, every, 1), _shortest_names(targets.parameters, every, 2)]
-    model.peft_config = {ADAPTER: _described(config, *short, targets)}
+    model.__dict__["peft_config"] = {ADAPTER: _described(config, targets.shortened(model))}
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(model.dtype)
             parameter.requires_grad_(True)
     if fused and not config.dropout:
         _fuse(model)
-    elif any(nf4.is_packed(module, name) for _, module, names in projections.experts(model) for name in names):
-        raise errors.ModelError("adapters of experts in 4 bits are computed by our operators only")
 
 
 @contextlib.contextmanager
@@ -95,6 +98,21 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json, as PEFT reads them, into a folder that is there.
+
+    Raises ModelError if the model has no adapters, OSError if the folder cannot be written.
+    """
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state(model).items()}
+    if not tensors:
+        raise errors.ModelError(f"{type(model).__name__}: has no adapters that could be saved; save the model itself")
+    safetensors.torch.save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    described = copy.copy(model.__dict__["peft_config"][ADAPTER])
+    described.inference_mode = True
+    described.base_model_name_or_path = model.name_or_path
+    described.save_pretrained(folder)
+
+
 def trained_share(model: nn.Module) -> float:
     """Trained parameters among all, from 0 to 1; those in 4 bits count as what they stand for."""
     trained = total = 0
@@ -116,8 +134,8 @@ def merge(model: PreTrainedModel) -> None:
         quantization.restore(module, dtype)
     for name, module in list(model.named_modules()):
         if isinstance(module, peft_layer.Linear):
-            down, up = module.lora_A[ADAPTER].weight.float(), module.lora_B[ADAPTER].weight.float()
-            delta = (up @ down).mul_(module.scaling[ADAPTER])
+            down, up = _factors(module)
+            delta = (up.float() @ down.float()).mul_(module.scaling[ADAPTER])
             _add(module.get_base_layer(), "weight", delta.t() if module.fan_in_fan_out else delta)
             _replace(model, name, module.get_base_layer())
         elif isinstance(module, peft_layer.ParamWrapper):
@@ -125,8 +143,7 @@ def merge(model: PreTrainedModel) -> None:
             _add(experts, module.parameter_name, _expert_delta(module))
             lora_experts.uninstall(experts)
             _replace(model, name.replace(".base_layer", ""), experts)
-    if hasattr(model, "peft_config"):
-        del model.peft_config
+    model.__dict__.pop("peft_config", None)
 
 
 class FusedLinear(peft_layer.Linear):
@@ -136,10 +153,8 @@ class FusedLinear(peft_layer.Linear):
     """With layers that get the same input."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self._disable_adapters or self.merged or args or kwargs:
-            return cast(torch.Tensor, super().forward(x, *args, **kwargs))
-        if not self.is_plain(x):
-            return cast(torch.Tensor, super().forward(x))
+        if self._disable_adapters or self.merged or args or kwargs or not self.is_plain(x):
+            return super().forward(x, *args, **kwargs)
         if self.shared is None:
             return lora_linear.project(x, [self.projection()], self.scaling[ADAPTER])[0]
         return self.shared.output(self, x)
@@ -155,10 +170,9 @@ class FusedLinear(peft_layer.Linear):
         )
 
     def projection(self) -> lora_linear.Projection:
-        base = [self.base_layer.weight.t()] if self.fan_in_fan_out else nf4.parts_of(self.base_layer)
-        return lora_linear.Projection(
-            base, self.base_layer.bias, self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        )
+        layer = self.base_layer
+        base = [cast(torch.Tensor, layer.weight).t()] if self.fan_in_fan_out else nf4.parts_of(layer)
+        return lora_linear.Projection(base, cast(torch.Tensor | None, layer.bias), *_factors(self))
 
 
 class SharedInput:
@@ -188,14 +202,14 @@ class SharedInput:
         return found
 
 
-def _described(config: AdapterConfig, modules: list[str], parameters: list[str], targets: _Targets) -> peft.LoraConfig:
+def _described(config: AdapterConfig, targets: _Targets) -> peft.LoraConfig:
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
         lora_alpha=cast(int, config.alpha),
         lora_dropout=config.dropout,
-        target_modules=modules,
-        target_parameters=parameters or None,
+        target_modules=sorted(targets.modules),
+        target_parameters=sorted(targets.parameters) or None,
         fan_in_fan_out=targets.is_transposed,
     )
 
@@ -225,6 +239,23 @@ class _Targets:
     modules: frozenset[str]
     parameters: frozenset[str]
     is_transposed: bool
+
+    def within(self, prefix: str) -> _Targets:
+        """With names from there on."""
+        return dataclasses.replace(
+            self,
+            modules=frozenset(name.removeprefix(f"{prefix}.") for name in self.modules),
+            parameters=frozenset(name.removeprefix(f"{prefix}.") for name in self.parameters),
+        )
+
+    def shortened(self, model: nn.Module) -> _Targets:
+        """With last parts of names where all that end so are targets, else whole names: what PEFT writes down."""
+        every = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
+        return dataclasses.replace(
+            self,
+            modules=frozenset(_shortest_names(self.modules, every, 1)),
+            parameters=frozenset(_shortest_names(self.parameters, every, 2)),
+        )
 
 
 def _find_targets(model: PreTrainedModel, wanted: tuple[str, ...]) -> _Targets:
@@ -263,14 +294,13 @@ def _unknown_text(model: nn.Module, unknown: list[str], there: Iterable[str]) ->
     return "\n".join([*lines, f"there are: {listed}; or say all"])
 
 
-def _shortest_names(chosen: frozenset[str], every: set[str], num_parts: int) -> list[str]:
-    """The last parts of names where all that end so are chosen, else whole names: what PEFT writes down."""
+def _shortest_names(chosen: frozenset[str], every: set[str], num_parts: int) -> set[str]:
     shortest = set()
     for name in chosen:
         last = ".".join(name.split(".")[-num_parts:])
         others = {one for one in every if _matches(one, last)}
         shortest.add(last if others <= chosen else name)
-    return sorted(shortest)
+    return shortest
 
 
 @contextlib.contextmanager
@@ -292,11 +322,16 @@ def _unpacked_shapes(model: PreTrainedModel) -> Iterator[None]:
             setattr(module, name, parameter)
 
 
+def _factors(module: peft_layer.LoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
+    """A [rank, in] and B [out, rank]; of experts A [experts * rank, in] and B [out, rank * experts]."""
+    return cast(torch.Tensor, module.lora_A[ADAPTER].weight), cast(torch.Tensor, module.lora_B[ADAPTER].weight)
+
+
 def _expert_delta(module: peft_layer.ParamWrapper) -> torch.Tensor:
     """[experts, ., .] fp32, as the parameter has them."""
     rank, count = module.r[ADAPTER], module.num_experts
-    down = module.lora_A[ADAPTER].weight.float().view(count, rank, -1)
-    up = module.lora_B[ADAPTER].weight.float().view(-1, rank, count).permute(2, 0, 1)
+    flat_down, flat_up = _factors(module)
+    down, up = flat_down.float().view(count, rank, -1), flat_up.float().view(-1, rank, count).permute(2, 0, 1)
     delta = torch.bmm(up, down).mul_(module.scaling[ADAPTER])
     is_transposed = getattr(module.get_base_layer(), "is_transposed", False)
     return delta.transpose(1, 2) if is_transposed else delta

@@ -58,9 +58,7 @@ def max_tries(limit: int) -> int:
     return limit.bit_length() + _SPARE_TRIES
 
 
-def find(
-    try_batch: TryBatch, *, predicted: int, limit: int, capacity_bytes: int = 0, precision: float = 0.0
-) -> Found:
+def find(try_batch: TryBatch, *, predicted: int, limit: int, capacity_bytes: int = 0, precision: float = 0.0) -> Found:
     """The largest batch in 1 … limit, in at most `max_tries(limit)` tries, few where the prediction is near.
 
     It starts at the prediction and steps away from it, at first a little, then twice as far each time; each guess keeps
@@ -115,7 +113,9 @@ def fit(
     def try_size(position: int) -> bool | int:
         micro = sizes[position - 1]
         total = sizes[-1]
-        return attempt(config.model.path, setup.replace(micro_batch=micro, gradient_accumulation=min(2, total // micro)))
+        return attempt(
+            config.model.path, setup.replace(micro_batch=micro, gradient_accumulation=min(2, total // micro))
+        )
 
     found = find(try_size, predicted=start, limit=len(sizes))
     if not found.batch:

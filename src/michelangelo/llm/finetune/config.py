@@ -251,8 +251,6 @@ class FinetuneConfig(_Section):
                 f"parallel.tensor_parallel: {parallel.tensor_parallel} does not divide num_workers "
                 f"{parallel.num_workers}"
             )
-        if parallel.offload != "none" and parallel.sharding == "none":
-            wrong.append("parallel.offload: needs sharding fsdp2 or zero1, zero2, zero3")
         if parallel.offload == "parameters" and parallel.sharding not in ("fsdp2", "zero3"):
             wrong.append(
                 f"parallel.offload: parameters can rest in the host with fsdp2 or zero3, not with {parallel.sharding}"
@@ -261,10 +259,12 @@ class FinetuneConfig(_Section):
             wrong.append(
                 f"parallel.min_workers: {parallel.min_workers} is more than num_workers {parallel.num_workers}"
             )
+        if self.adapter.method == "qlora" and parallel.sharding in ("fsdp2", "zero3"):
+            wrong.append(
+                f"parallel.sharding: weights in 4 bits are not divided by {parallel.sharding}; use none, zero1, zero2"
+            )
         if self.adapter.method == "qlora" and self.training.precision == "fp32":
             wrong.append("training.precision: qlora computes in bf16")
-        if self.model.from_scratch and self.adapter.method != "full":
-            wrong.append("adapter.method: random weights can only be trained in full")
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

@@ -35,8 +35,8 @@ class ExpertAdapter(peft_layer.ParamWrapper):
     def factors(self, adapter: str = "default") -> tuple[torch.Tensor, torch.Tensor, float]:
         """A^T [experts, in, rank], B^T [experts, rank, out], ranks filled up with zeros to 16 bytes; the scaling."""
         rank = self.r[adapter]
-        down = self.lora_A[adapter].weight.view(self.num_experts, rank, -1)
-        up = self.lora_B[adapter].weight.view(-1, rank, self.num_experts).permute(2, 1, 0)
+        down = cast(torch.Tensor, self.lora_A[adapter].weight).view(self.num_experts, rank, -1)
+        up = cast(torch.Tensor, self.lora_B[adapter].weight).view(-1, rank, self.num_experts).permute(2, 1, 0)
         missing = -rank % (_ALIGNMENT // down.element_size())
         if missing:
             down, up = F.pad(down, (0, 0, 0, missing)), F.pad(up, (0, 0, 0, missing))

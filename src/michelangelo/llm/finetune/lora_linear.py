@@ -73,7 +73,7 @@ def _forward(
     """First x A^T of all layers side by side, [..., sum of ranks], which the way back needs; then the outputs."""
     flat = x.reshape(-1, x.shape[-1])
     low = flat @ _joined(downs).t() if downs else flat.new_empty((len(flat), 0))
-    parts = low.split([up.shape[1] for up in ups], 1) if ups else ()
+    parts = torch.split(low, [up.shape[1] for up in ups], 1) if ups else ()
     outputs = [low.view(*x.shape[:-1], low.shape[1])]
     for i, base in enumerate(_grouped(bases, len(ups) or 1)):
         y = F.linear(flat, _dense(base, x.dtype), biases[i] if biases else None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import bitsandbytes.functional
 import torch
@@ -123,4 +123,5 @@ def unpack(module: nn.Module, name: str, dtype: torch.dtype) -> None:
 @functools.cache
 def _byte_map(device: torch.device) -> torch.Tensor:
     """The 256 values that a scale in 8 bits can take."""
-    return cast(torch.Tensor, bitsandbytes.functional.create_dynamic_map()).to(device)
+    values: Any = bitsandbytes.functional.create_dynamic_map()  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, values).to(device)

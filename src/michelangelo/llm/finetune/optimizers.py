@@ -53,16 +53,10 @@ class NamedOptimizer:
             raise errors.ModelError(
                 "no parameter is trained: check adapter.targets against the names of the model's modules"
             )
-        self._stepped: list[torch.Tensor] = (
-            [parameter.detach().to(torch.float32).clone() for parameter in self.parameters]
-            if copies
-            else list(self.parameters)
-        )
         self._copies = copies
         self._accumulates = copies and accumulate
-        if self._accumulates:
-            for parameter, copy in zip(self.parameters, self._stepped, strict=True):
-                parameter.register_post_accumulate_grad_hook(_adder(copy))  # type: ignore[no-untyped-call]
+        self._stepped = self._make_stepped()
+        self._listen()
         self.inner = _inner(self._groups(config), config)
 
     def set_learning_rate(self, value: float) -> None:
@@ -76,12 +70,11 @@ class NamedOptimizer:
 
     def clip_and_step(self, max_grad_norm: float, accept: Accept) -> float:
         """The norm before clipping. What `accept` does not take changes nothing; the gradients are cleared."""
-        norm = torch.nn.utils.get_total_norm(self.gradients()).to(torch.float32)
-        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        value = float(whole)
+        gradients = self.gradients()
+        value = self._norm(gradients)
         if accept(value):
             if max_grad_norm and value > max_grad_norm:
-                torch._foreach_mul_(self.gradients(), max_grad_norm / (value + _CLIP_EPSILON))
+                torch._foreach_mul_(gradients, max_grad_norm / (value + _CLIP_EPSILON))
             self._step()
         self.zero_grad()
         return value
@@ -123,6 +116,23 @@ class NamedOptimizer:
                     else:
                         kept[kind] = value
 
+    def _make_stepped(self) -> list[torch.Tensor]:
+        """What the inner optimizer steps on: the parameters, or copies of them."""
+        if not self._copies:
+            return list(self.parameters)
+        return [parameter.detach().to(torch.float32).clone() for parameter in self.parameters]
+
+    def _listen(self) -> None:
+        """Takes gradients as they are made, where they are needed elsewhere."""
+        if self._accumulates:
+            for parameter, copy in zip(self.parameters, self._stepped, strict=True):
+                parameter.register_post_accumulate_grad_hook(_adder(copy))  # type: ignore[no-untyped-call]
+
+    def _norm(self, gradients: list[torch.Tensor]) -> float:
+        """Of all processes: parts of sharded gradients are summed up."""
+        norm = torch.nn.utils.get_total_norm(gradients).to(torch.float32)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
     def _step(self) -> None:
         if self._copies and not self._accumulates:
             for parameter, copy in zip(self.parameters, self._stepped, strict=True):
@@ -143,7 +153,7 @@ class NamedOptimizer:
 def build(
     named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, precision: Precision, accumulate: bool
 ) -> NamedOptimizer:
-    """`accumulate`: whether gradients of several passes meet before a step."""
+    """`accumulate`: whether gradients of several passes meet before a step. `host_optimizer` steps beside a GPU."""
     pairs = list(named)
     copies = precision == "bf16_mixed" and any(parameter.dtype != torch.float32 for _, parameter in pairs)
     return NamedOptimizer(pairs, config, copies=copies, accumulate=accumulate)
@@ -165,7 +175,7 @@ def _inner(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.betas[0])
     if config.name == "adamw":
-        fused = first.is_cuda
+        fused = first.is_cuda or first.is_pinned()
         return torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused, foreach=not fused
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ class PreferenceObjective:
     def _reference_of(self, pairs: Batch) -> LogProbabilities:
         if self._reference is not self._model:
             if next(self._reference.parameters()).device != pairs.input_ids.device:
-                self._reference.to(pairs.input_ids.device)
+                nn.Module.to(self._reference, pairs.input_ids.device)
             return _halves(-causal_lm.losses(self._reference, pairs, "rows"))
         was_training, noisy = self._model.training, _has_dropout(self._model)
         if noisy:  # only then: a compiled layer has one version for training and one for evaluation
@@ -144,7 +144,7 @@ def _side_by_side(batch: PreferenceBatch) -> Batch:
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    reference = cast(PreTrainedModel, copy.deepcopy(model))
+    reference = copy.deepcopy(model)
     reference.requires_grad_(False)
     reference.eval()  # type: ignore[no-untyped-call]
     return reference

@@ -9,7 +9,7 @@ thousands of tokens hide the unpacking behind the products.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -42,7 +42,8 @@ def load(config: ModelConfig, adapter: AdapterConfig, *, precision: Precision, d
     """
     loaded = models.load(config, precision=precision, device=device if config.from_scratch else _HOST)
     quantize_(loaded, adapter, device=device)
-    return cast(PreTrainedModel, loaded.to(device))
+    nn.Module.to(loaded, device)
+    return loaded
 
 
 def quantize_(model: PreTrainedModel, config: AdapterConfig, *, device: torch.device | None = None) -> None:
@@ -71,4 +72,5 @@ def restore(module: nn.Module, dtype: torch.dtype) -> None:
     for name in [own for own, _ in module.named_parameters(recurse=False) if nf4.is_packed(module, own)]:
         nf4.unpack(module, name, dtype)
     if isinstance(module, Nf4Linear):
-        module.__class__ = nn.Linear
+        plain: Any = module
+        plain.__class__ = nn.Linear

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from michelangelo.llm.finetune import (
     adapters,
     batch_finder,
     causal_lm,
+    host_optimizer,
     model,
     optimizers,
     prediction,
@@ -41,7 +42,7 @@ from michelangelo.llm.finetune.objective import Objective
 from michelangelo.llm.finetune.parallel import choosing, launching
 from michelangelo.llm.finetune.recording import Alert, Ended, Recorder, Sink, Started
 from michelangelo.llm.finetune.sinks import events_file, terminal
-from michelangelo.llm.finetune.strategy import Strategy
+from michelangelo.llm.finetune.strategy import MakeOptimizer, Strategy
 from michelangelo.llm.finetune.trackers import making
 
 __all__ = [
@@ -110,6 +111,8 @@ def finetune(
 
     Raises SettingsError, ModelError, DatasetError, CheckpointError, DivergedError, DeviceMemoryError.
     """
+    if config.model.from_scratch and config.adapter.method != "full":
+        raise errors.SettingsError("adapter.method: random weights (model.from_scratch) can only be trained in full")
     output = Path(config.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -264,8 +267,12 @@ def _open_data(
     )
 
 
-def optimizer_maker(config: FinetuneConfig) -> Any:
-    def make(named: Any) -> optimizers.NamedOptimizer:
+def optimizer_maker(config: FinetuneConfig) -> MakeOptimizer:
+    """For `Strategy.prepare`: the optimizer over what is trained, on the host if it is to rest there."""
+
+    def make(named: Iterable[tuple[str, nn.Parameter]]) -> optimizers.NamedOptimizer:
+        if config.parallel.offload != "none":
+            return host_optimizer.HostOptimizer(named, config.optimizer)
         return optimizers.build(
             named,
             config.optimizer,

@@ -1,0 +1,1 @@
+"""Several processes: who holds which part (`choosing` and the strategies), and how they are started (`launching`)."""
