@@ -57,9 +57,7 @@ def apply(model: PreTrainedModel, config: AdapterConfig, *, fused: bool = True) 
         return
     targets = _find_targets(model, config.targets)
     if config.dropout and targets.parameters:
-        raise errors.ModelError(
-            f"adapter.dropout: experts that are one parameter, as those of {type(model).__name__}, take none; set it to 0"
-        )
+        raise errors.ModelError(f"adapter.dropout: the fused experts of {type(model).__name__} take none; set it to 0")
     model.requires_grad_(False)
     layers, prefix = projections.layers(model)
     # Into the layers and not into the model: in some mixtures PEFT takes the names of dense layers for those that older
