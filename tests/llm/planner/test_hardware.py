@@ -60,6 +60,22 @@ def test_a_driver_s_name_finds_the_entry(device: str, gib: int, name: str | None
     assert (found.name if found else None) == name
 
 
+def test_the_table_in_the_documentation_is_the_catalogue_s() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "llm" / "plan.md").read_text()
+    rows = {cells[0].strip("`"): cells for cells in (_cells(line) for line in page.splitlines()) if len(cells) == 8}
+    for name in hardware.catalogue():
+        entry, cells = hardware.load(name), rows[name]
+        assert cells[1] == entry.title
+        peaks = [entry.peaks.get(precision) for precision in ("bf16", "fp8")]
+        assert cells[2:4] == [f"{peak / 1e12:,.0f}" if peak else "-" for peak in peaks]
+        assert cells[4:6] == [f"{entry.memory_bytes / GIB:,.1f}", f"{entry.bandwidth / 1e12:,.2f}"]
+        assert cells[6:] == [f"{entry.link_bandwidth / 1e9:,.0f}", f"{entry.tdp_watts:,.0f}"]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+
+
 def test_an_unknown_name_tells_similar_ones() -> None:
     with pytest.raises(errors.SettingsError, match="did you mean h100"):
         hardware.load("h10")
