@@ -79,7 +79,7 @@ def test_interval_set_by_the_other_sources_holds_most_rows_of_the_one_left_out(s
 
     held = [_distance(row) <= scale for row in COMPARABLE if row["source"] == source]
 
-    assert statistics.mean(held) >= 0.75
+    assert statistics.mean(held) >= 0.6
 
 
 def test_sixty_five_billion_parameters_are_tuned_on_one_gpu_of_48_gb() -> None:
