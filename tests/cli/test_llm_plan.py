@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from michelangelo.cli.llm_plan_inputs import NUMBER
 from michelangelo.llm.finetune import config as finetune_config
 from michelangelo.llm.planner import calibration
 
@@ -87,6 +91,32 @@ def test_a_search_is_json_and_its_best_is_a_configuration_that_the_trainer_takes
     assert finetune_config.parse(document).training.micro_batch == made["cheapest"]["setup"]["micro_batch"]
 
 
+def test_each_kind_is_searched_with_its_own_number_of_gpus(mactl: Mactl) -> None:
+    words = (*SMALL, "--search", "--method", "full", "--hardware", "h100:2", "--hardware", "l40s:4")
+    front = json.loads(mactl(*words, "-o", "json").out)["front"]
+    assert {(one["hardware"], one["setup"]["num_gpus"]) for one in front} == {("h100", 2), ("l40s", 4)}
+
+
+@given(st.floats(1, 1e15), st.sampled_from(["", "k", "M", "b", "G", "T"]))
+def test_numbers_are_read_with_their_suffix(number: float, suffix: str) -> None:
+    factor = {"": 1, "k": 1e3, "M": 1e6, "b": 1e9, "G": 1e9, "T": 1e12}[suffix]
+    text = f"{number:.3f}{suffix}"
+    if number * factor <= 1e18:
+        assert NUMBER.convert(text, None, None) == pytest.approx(float(f"{number:.3f}") * factor)
+
+
+@given(st.text(max_size=12))
+def test_what_is_no_number_is_refused_and_nothing_else_happens(text: str) -> None:
+    try:
+        number = NUMBER.convert(text, None, None)
+    except click.UsageError as e:
+        said = e.message
+    else:
+        assert 1 <= number <= 1e18
+        return
+    assert "no number" in said or "must be from" in said
+
+
 def test_a_search_in_which_nothing_fits_ends_with_one(mactl: Mactl) -> None:
     words = ("llm", "plan", "llama-3.1-405b", "--search", "--hardware", "l4", "--gpus", "1")
     assert mactl(*words).code == 1
@@ -114,7 +144,10 @@ def test_inference_shows_the_curve_and_the_price_of_a_million_tokens(mactl: Mact
         assert text in result.out
     made = json.loads(mactl(*words, "-o", "json").out)
     assert made["fits"] is True
-    assert made["money_per_million_output"] > 0
+    assert made["moneyPerMillionOutput"] > 0
+    explained = mactl(*words, "--explain").out
+    assert explained.count("    source: ") == 5
+    assert len(json.loads(mactl(*words, "--explain", "-o", "json").out)["explanation"]) == 5
 
 
 def test_inference_that_does_not_fit_ends_with_one(mactl: Mactl) -> None:

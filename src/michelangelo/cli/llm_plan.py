@@ -21,6 +21,7 @@ from michelangelo.cli import output
 from michelangelo.llm import model_shape
 from michelangelo.llm.planner import chart, explain, inference, launch_config, rejections, search
 from michelangelo.llm.planner import plan as planning
+from michelangelo.llm.planner.hardware import Hardware
 from michelangelo.llm.planner.plan import Plan
 from michelangelo.llm.planner.search import Found
 
@@ -88,10 +89,16 @@ def _single(shape: model_shape.ModelShape, options: Mapping[str, Any]) -> bool:
 
 
 def _search(shape: model_shape.ModelShape, options: Mapping[str, Any]) -> bool:
-    machines = inputs.machines_of(options)
-    counts = tuple(dict.fromkeys(count for _, count in machines if count))
-    space = inputs.space_of(options, counts)
-    found = search.run(shape, space, [kind for kind, _ in machines], inputs.assumptions_of(options))
+    assumptions = inputs.assumptions_of(options)
+    by_count: dict[int, list[Hardware]] = {}
+    for kind, count in inputs.machines_of(options):
+        by_count.setdefault(count, []).append(kind)
+    found = search.merged(
+        [
+            search.run(shape, inputs.space_of(options, (count,) if count else ()), kinds, assumptions)
+            for count, kinds in by_count.items()
+        ]
+    )
     chosen = found.cheapest
     if options["plot"] and chosen is not None:
         chart.draw(found, options["plot"])
@@ -121,8 +128,14 @@ def _inference(shape: model_shape.ModelShape, options: Mapping[str, Any]) -> boo
     )
     if options["output_format"] == "table":
         tables.print_inference(made)
+        if options["explained"]:
+            tables.print_inference_explanation(inference.explained(shape, made))
     else:
-        output.print_data(json.loads(json.dumps(made.to_dict())), options["output_format"])
+        names = ("name", "value", "formula", "source")
+        lines = [dict(zip(names, line, strict=True)) for line in inference.explained(shape, made)]
+        output.print_data(
+            made.to_dict() | ({"explanation": lines} if options["explained"] else {}), options["output_format"]
+        )
     return made.fits
 
 

@@ -96,11 +96,12 @@ def machines_of(options: Mapping[str, Any]) -> list[tuple[Hardware, int]]:
 
 
 def setup_of(options: Mapping[str, Any], kind: Hardware, gpus: int) -> TrainingSetup:
-    """One setup; what is not given is as the trainer has it. Several GPUs are sharded (FSDP2) unless otherwise said."""
+    """One setup; what is not given is as the trainer has it. Several GPUs are sharded (FSDP2),
+    but for weights in 4 bits, which are not."""
     values = _shared(options) | {name: options[name] for name in _AXES if options[name] is not None}
     values.setdefault("compiled", True)
     if gpus > 1:
-        values.setdefault("sharding", "fsdp2")
+        values.setdefault("sharding", "none" if values.get("method") == "qlora" else "fsdp2")
     return TrainingSetup(num_gpus=gpus, gpus_per_node=kind.gpus_per_node, **values)
 
 

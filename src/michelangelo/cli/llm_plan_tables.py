@@ -18,7 +18,7 @@ from michelangelo.llm.planner.plan import Plan
 from michelangelo.llm.planner.search import Candidate, Found
 from michelangelo.llm.training_setup import TrainingSetup
 
-__all__ = ["print_explanation", "print_found", "print_inference", "print_plan"]
+__all__ = ["print_explanation", "print_found", "print_inference", "print_inference_explanation", "print_plan"]
 
 _GIB: Final = 1 << 30
 _BAR: Final = 30
@@ -132,6 +132,15 @@ def print_inference(plan: InferencePlan) -> None:
         pairs.append(("a million tokens", f"{per_output:,.3f} {plan.currency} of output, {per_total:,.3f} in all"))
         pairs.append(("price", _price(plan.price.per_gpu_hour, plan.price.provider, plan.price.date, plan.currency)))
     _print_pairs(pairs)
+
+
+def print_inference_explanation(lines: Sequence[tuple[str, str, str, str]]) -> None:
+    """Name, value, formula, source of each."""
+    print("\nWhy")
+    for name, value, formula, source in lines:
+        print(f"  {name} = {value}")
+        print(f"    {formula}")
+        print(f"    source: {source}")
 
 
 def _print_memory(plan: Plan) -> None:

@@ -132,6 +132,10 @@ def test_what_cannot_be_is_said_all_at_once(changes: dict[str, Any], says: list[
 def test_the_trainer_takes_the_configuration_of_a_plan(method: Any, sharding: Any) -> None:
     gpus = 1 if sharding == "none" else 2
     setup = TrainingSetup(method=method, sharding=sharding, num_gpus=gpus, lora_rank=8, optimizer="adamw_8bit")
+    if plan.problems(SMALL, setup, H100):
+        assert method == "qlora"
+        assert sharding in ("fsdp2", "zero3")
+        return
     document = launch_config.finetune(plan.make(SMALL, setup, H100, plan.Assumptions(tokens=1e6)), model="m")
     parsed = finetune_config.parse(document)
     assert parsed.adapter.method == method

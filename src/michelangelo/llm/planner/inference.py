@@ -19,11 +19,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 from michelangelo import errors
 from michelangelo.llm.model_shape import ModelShape
-from michelangelo.llm.planner import cost
+from michelangelo.llm.planner import cost, wire_names
 from michelangelo.llm.planner.hardware import Hardware
 from michelangelo.llm.planner.prices import Price, PriceTable
 
-__all__ = ["LEVEL", "InferencePlan", "InferenceSetup", "Point", "make", "point", "problems"]
+__all__ = ["LEVEL", "InferencePlan", "InferenceSetup", "Point", "explained", "make", "point", "problems"]
 
 Precision: TypeAlias = Literal["bf16", "fp8", "int4"]
 _BYTES: Final = {"bf16": 2.0, "fp8": 1.0, "int4": 0.5 + 4 / 64}
@@ -119,8 +119,7 @@ class InferencePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        values = asdict(self)
-        values["hardware"] = self.hardware.name
+        values: dict[str, Any] = wire_names.camel_keys({**asdict(self), "hardware": self.hardware.name})
         return values
 
 
@@ -175,6 +174,48 @@ def point(shape: ModelShape, setup: InferenceSetup, hardware: Hardware, batch: i
     whole = setup.output_tokens * step + batch * _prefill_seconds(shape, setup, hardware)
     rate = batch * setup.output_tokens / whole
     return Point(batch, rate, rate / batch, step, "memory" if memory >= compute else "compute")
+
+
+def explained(shape: ModelShape, plan: InferencePlan) -> list[tuple[str, str, str, str]]:
+    """Name, value, formula with its numbers, source."""
+    setup, machine = plan.setup, plan.hardware
+    element, cached = _BYTES[setup.precision], _BYTES[setup.kv_precision]
+    peak = _peak(setup, machine) / 1e12
+    made = [
+        (
+            "weights",
+            f"{plan.weight_bytes:,} bytes",
+            f"{shape.num_parameters:,} parameters x {element:g} / {setup.tensor_parallel} GPUs",
+            "config.json, counted by component",
+        ),
+        (
+            "cache of a token",
+            f"{plan.cache_bytes_per_token:,.0f} bytes",
+            f"2 x {shape.num_layers} layers x {shape.num_kv_heads} heads x {shape.head_dim} x {cached:g}; windows: less",
+            "Ainslie et al. 2023 (grouped queries), arXiv 2305.13245",
+        ),
+        (
+            "left for the cache",
+            f"{plan.cache_bytes:,} bytes",
+            f"{_USABLE:.0%} of {machine.memory_bytes:,} - {_WORKSPACE_BYTES:,} - weights",
+            "vLLM: gpu_memory_utilization",
+        ),
+        (
+            "first token",
+            f"{plan.time_to_first_token * 1000:,.1f} ms",
+            f"2 x weights x {setup.input_tokens:,} tokens at {_PREFILL[setup.precision]:.0%} of {peak:,.0f} TFLOP/s"
+            f" + attention at {_PREFILL_ATTENTION:.0%} of bf16",
+            "roofline: Williams et al. 2009, doi 10.1145/1498765.1498785",
+        ),
+    ]
+    if plan.best is not None:
+        read = (
+            f"(weights + {plan.best.batch:,} caches) at {_DECODE_BANDWIDTH:.0%} of {machine.bandwidth / 1e9:,.0f} GB/s"
+        )
+        overhead = f"{_STEP_SECONDS * 1000:g} ms + {_SEQUENCE_SECONDS * 1e6:g} us a sequence"
+        formula = f"{read}, or FLOPs at {_DECODE_COMPUTE:.0%} of the peak, + {overhead}"
+        made.append(("step", f"{plan.best.step_seconds * 1000:,.1f} ms", formula, "docs/llm/inference.md"))
+    return made
 
 
 def problems(shape: ModelShape, setup: InferenceSetup, hardware: Hardware) -> list[str]:

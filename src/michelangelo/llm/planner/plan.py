@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from michelangelo import errors
 from michelangelo.llm.model_shape import ModelShape
-from michelangelo.llm.planner import cost, memory, prices, throughput
+from michelangelo.llm.planner import cost, memory, prices, throughput, wire_names
 from michelangelo.llm.planner.calibration import Calibration, Factors
 from michelangelo.llm.planner.cost import Cost, PowerRates
 from michelangelo.llm.planner.hardware import Hardware
@@ -116,10 +116,10 @@ class Plan:
                 "hostBytes": self.memory.host_bytes,
                 "hostCapacityBytes": self.host_capacity_bytes,
             },
-            "throughput": {_camel(k): v for k, v in speed.items()}
+            "throughput": {wire_names.camel(k): v for k, v in speed.items()}
             | {"phases": {phase.name: phase.seconds for phase in self.throughput.phases}},
-            "cost": _camel_keys(self.cost.to_dict()),
-            "calibration": _camel_keys(self.factors.to_dict()),
+            "cost": wire_names.camel_keys(self.cost.to_dict()),
+            "calibration": wire_names.camel_keys(self.factors.to_dict()),
         }
 
 
@@ -220,17 +220,8 @@ def problems(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> lis
         found.append(f"offload: parameters can rest in the host with fsdp2 or zero3, not with {setup.sharding}")
     if setup.method == "qlora" and setup.precision == "fp32":
         found.append("precision: qlora computes in bf16")
+    if setup.method == "qlora" and setup.sharding in _SHARDED_WEIGHTS:
+        found.append(f"sharding: weights in 4 bits are not divided by {setup.sharding}; use none, zero1 or zero2")
     if not 0 <= setup.padding_share < 1:
         found.append(f"padding_share: {setup.padding_share} must be at least 0 and below 1")
     return found
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def _camel_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_camel(key): _camel_keys(inner) for key, inner in value.items()}
-    return value

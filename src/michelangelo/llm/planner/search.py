@@ -31,7 +31,7 @@ from michelangelo.llm.training_setup import (
     TrainingSetup,
 )
 
-__all__ = ["Candidate", "Found", "Rejected", "Space", "run", "setups"]
+__all__ = ["Candidate", "Found", "Rejected", "Space", "merged", "run", "setups"]
 
 _ONE_PERCENT: Final = math.log(1.01)
 _QUARTER_GIB: Final = 1 << 28
@@ -153,6 +153,23 @@ def run(shape: ModelShape, space: Space, hardware: Sequence[Hardware], assumptio
             judged = _judge(shape, setup, one, needed[setup], assumptions)
             (candidates if isinstance(judged, Candidate) else rejected).append(judged)  # type: ignore[arg-type]
     return Found(shape, assumptions, tuple(candidates), tuple(rejected), tuple(impossible.items()))
+
+
+def merged(parts: Sequence[Found]) -> Found:
+    """Searches of one model under the same assumptions, as one. Raises ValueError for none."""
+    if not parts:
+        raise ValueError("nothing was searched")
+    impossible: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.impossible:
+            impossible[reason] = impossible.get(reason, 0) + count
+    return Found(
+        parts[0].shape,
+        parts[0].assumptions,
+        tuple(one for part in parts for one in part.candidates),
+        tuple(one for part in parts for one in part.rejected),
+        tuple(impossible.items()),
+    )
 
 
 def setups(space: Space, *, gpus_per_node: int = 8) -> Iterator[TrainingSetup]:
