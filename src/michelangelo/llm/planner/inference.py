@@ -191,7 +191,7 @@ def explained(shape: ModelShape, plan: InferencePlan) -> list[tuple[str, str, st
         (
             "cache of a token",
             f"{plan.cache_bytes_per_token:,.0f} bytes",
-            f"2 x {shape.num_layers} layers x {shape.num_kv_heads} heads x {shape.head_dim} x {cached:g}; windows: less",
+            f"2 x {shape.num_layers} layers x {shape.num_kv_heads} heads x {shape.head_dim} x {cached:g} bytes",
             "Ainslie et al. 2023 (grouped queries), arXiv 2305.13245",
         ),
         (
