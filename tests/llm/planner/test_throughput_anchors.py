@@ -9,7 +9,10 @@ import statistics
 import pytest
 from tests.llm.planner import fitting, published
 
-from michelangelo.llm.planner import kernels, throughput
+from michelangelo.llm.mfu import flops
+from michelangelo.llm.model_shape import ModelShape
+from michelangelo.llm.planner import hardware, kernels, throughput
+from michelangelo.llm.training_setup import TrainingSetup
 
 
 def test_every_row_has_a_source_with_an_address_and_a_date() -> None:
@@ -41,6 +44,25 @@ def test_nine_tenths_of_all_rows_lie_within_their_intervals() -> None:
         width = throughput.spread_of(case.shape, case.setup, case.hardware)
         within[abs(case.error()) <= width] += 1
     assert within[True] / within.total() >= throughput.LEVEL
+
+
+@pytest.mark.parametrize(("depth", "measured"), [(12, 0.41), (18, 0.46)])
+def test_nanochat_s_utilisation_is_predicted(depth: int, measured: float) -> None:
+    # github.com/karpathy/nanochat, dev/LOG.md (2026-01): MFU of d12 and d18 on 8 H100, torch.compile, FlashAttention-3.
+    # No constant was chosen by these. Its MFU counts attention as if nothing were masked.
+    width = 64 * depth
+    shape = ModelShape(
+        name=f"nanochat-d{depth}", architecture="llama", vocab_size=65_536, hidden_size=width, num_layers=depth,
+        num_heads=width // 128, num_kv_heads=width // 128, head_dim=128, intermediate_size=4 * width, gated_mlp=False,
+        activation="relu", qk_norm="head",
+    )  # fmt: skip
+    setup = TrainingSetup(
+        method="full", objective="pretrain", sequence_length=2048, micro_batch=32, num_gpus=8, sharding="zero2",
+        cross_entropy="plain", compiled=True, precision="bf16",
+    )  # fmt: skip
+    speed = throughput.estimate(shape, setup, hardware.load("h100"))
+    per_token = flops.per_token(shape, sequence_length=2048, setup=setup).non_causal
+    assert speed.tokens_per_second_per_gpu * per_token / speed.peak_flops == pytest.approx(measured, rel=0.1)
 
 
 def test_what_is_added_to_a_stack_helps_as_much_as_was_measured() -> None:
