@@ -82,7 +82,20 @@ def test_a_search_shows_three_choices_the_front_and_why_the_others_fail(mactl: M
 
 
 def test_a_search_is_json_and_its_best_is_a_configuration_that_the_trainer_takes(mactl: Mactl) -> None:
-    words = (*SMALL, "--search", "--method", "lora", "--hardware", "h100", "--hardware", "l4", "--tokens", "1M")
+    words = (
+        *SMALL,
+        "--search",
+        "--method",
+        "lora",
+        "--hardware",
+        "h100",
+        "--hardware",
+        "l4",
+        "--gpus",
+        "1",
+        "--tokens",
+        "1M",
+    )
     made = json.loads(mactl(*words, "-o", "json").out)
     assert made["tried"] == made["fitting"] + sum(group["count"] for group in made["rejected"])
     least = min(one["money"] for one in made["front"] if one["money"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,15 +212,13 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
 
 def test_processes_that_record_at_once_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_record_some, args=(str(file), worker)) for worker in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
+    script = (
+        "import pathlib, sys\n"
+        "from michelangelo.llm.planner import calibration\n"
+        "for _ in range(5):\n"
+        "    one = calibration.Observation(hardware='h100', regime=sys.argv[2], time_ratio=1.0)\n"
+        "    calibration.record(pathlib.Path(sys.argv[1]), one)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(file), f"worker {number}"]) for number in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert len(calibration.load(file).observations) == 10
-
-
-def _record_some(path: str, worker: int) -> None:
-    for _ in range(5):
-        calibration.record(Path(path), _observed(1.0, regime=f"worker {worker}"))
