@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--sequence-length", type=int, default=4096)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--weights", choices=("bf16", "fp32"), default="bf16", help="fp32: autocast, as TRL loads them")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--memory-cap-gb", type=float, default=0.0)
     arguments = parser.parse_args()
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = transformers.AutoConfig.for_model(**model_shape.published_config(arguments.model))
     with torch.device("cuda"):
         model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+            config, dtype=torch.float32 if arguments.weights == "fp32" else torch.bfloat16, attn_implementation="sdpa"
         )
     adapter = None
     if arguments.method != "full":

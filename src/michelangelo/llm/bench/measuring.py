@@ -18,6 +18,7 @@ from michelangelo.llm import model_shape
 from michelangelo.llm.finetune import attention, optimizers, prediction, running
 from michelangelo.llm.finetune.batch import IGNORED, Batch
 from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.meter import without_pauses
 from michelangelo.llm.finetune.parallel import choosing
 from michelangelo.llm.mfu import flops
 from michelangelo.llm.training_setup import TrainingSetup
@@ -128,7 +129,7 @@ def _measure(
     loaded.train()
     batch = _batch(setup, loaded.config.get_text_config().vocab_size, seed)
     seconds, losses = [], []
-    with attention.fast_kernels(device):
+    with attention.fast_kernels(device), without_pauses():
         for step in range(warm_up + steps):
             if step == warm_up and device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)

@@ -6,18 +6,31 @@ It measures and computes; the FLOPs of a token come from `mfu`, the peak of the 
 from __future__ import annotations
 
 import collections
+import contextlib
+import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import psutil
 import torch
 
-__all__ = ["Meter"]
+__all__ = ["Meter", "without_pauses"]
 
 _WINDOW: Final = 20
 """Steps over which the remaining time is judged: their median, so that a pause for a checkpoint does not count."""
+
+
+@contextlib.contextmanager
+def without_pauses() -> Iterator[None]:
+    """What is there is not looked through by Python's collector again and again, which stalls a GPU."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Meter:

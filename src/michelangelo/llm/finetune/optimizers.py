@@ -25,6 +25,7 @@ Accept: TypeAlias = Callable[[float], bool]
 
 _NO_DECAY_DIMENSIONS: Final = 1
 """Vectors (norms, biases) are not decayed, as is usual."""
+_FEW_PARAMETERS: Final = 200_000_000
 _CLIP_EPSILON: Final = 1e-6
 """As torch.nn.utils.clip_grad_norm_ has it."""
 
@@ -135,13 +136,25 @@ class NamedOptimizer:
 
     def _step(self) -> None:
         if self._copies and not self._accumulates:
-            for parameter, copy in zip(self.parameters, self._stepped, strict=True):
-                copy.grad = parameter.grad.to(torch.float32) if parameter.grad is not None else None
-                parameter.grad = None
+            self._take_gradients()
         self.inner.step()
         if self._copies:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.parameters), self._stepped)
+
+    def _take_gradients(self) -> None:
+        """In fp32, one after the other so that few are there twice; small ones all at once, which is faster."""
+        there = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        if sum(self.parameters[i].numel() for i in there) <= _FEW_PARAMETERS:
+            for i in there:
+                self._stepped[i].grad = torch.empty_like(self._stepped[i])
+            torch._foreach_copy_(
+                [_gradient(self._stepped[i]) for i in there], [_gradient(self.parameters[i]) for i in there]
+            )
+            return
+        for i in there:
+            self._stepped[i].grad = _gradient(self.parameters[i]).to(torch.float32)
+            self.parameters[i].grad = None
 
     def _groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         decayed = [t for t in self._stepped if t.dim() > _NO_DECAY_DIMENSIONS]
@@ -157,6 +170,11 @@ def build(
     pairs = list(named)
     copies = precision == "bf16_mixed" and any(parameter.dtype != torch.float32 for _, parameter in pairs)
     return NamedOptimizer(pairs, config, copies=copies, accumulate=accumulate)
+
+
+def _gradient(tensor: torch.Tensor) -> torch.Tensor:
+    assert tensor.grad is not None
+    return tensor.grad
 
 
 def _adder(copy: torch.Tensor) -> Any:

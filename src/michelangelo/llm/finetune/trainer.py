@@ -1,7 +1,7 @@
 """The loop: batches in, steps out, with evaluation, checkpoints and the policy for what goes wrong.
 
 One loop for every objective, strategy and launcher. It builds nothing (`running` does) and reports through events only.
-A loop of our own and not TRL's: it resumes bit for bit, takes one step's decision before the step is taken, and is faster
+A loop of our own and not TRL's: it resumes bit for bit, judges a step before it is taken, and is faster
 (benchmarks/RESULTS.md says by how much): layers are compiled, logits are never whole, rows are packed without a mask.
 """
 
@@ -22,7 +22,7 @@ from michelangelo.llm.finetune.batch import Batch, Batches, PreferenceBatch
 from michelangelo.llm.finetune.checkpoint import state as checkpoint_state
 from michelangelo.llm.finetune.checkpoint import store
 from michelangelo.llm.finetune.config import FinetuneConfig
-from michelangelo.llm.finetune.meter import Meter
+from michelangelo.llm.finetune.meter import Meter, without_pauses
 from michelangelo.llm.finetune.objective import Objective
 from michelangelo.llm.finetune.recording import Alert, Evaluated, Recorder, Stepped
 from michelangelo.llm.finetune.strategy import Strategy
@@ -106,7 +106,7 @@ class Trainer:
         parts, progress = self._parts, self.progress
         message = "all steps were taken"
         parts.model.train()
-        with attention.fast_kernels(parts.strategy.device):
+        with attention.fast_kernels(parts.strategy.device), without_pauses():
             while progress.step < self._total_steps and not progress.is_over:
                 passes = self._next_passes()
                 if passes is None:
