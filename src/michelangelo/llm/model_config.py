@@ -1,7 +1,7 @@
 """What the fields of a config.json mean, per architecture: the one place that knows that GPT-2 says `n_embd`.
 
-It gives fields for a `model_shape.ModelShape`, checks that they are sane, and says all that is wrong at once. It reads no
-file and counts nothing.
+It gives fields for a `model_shape.ModelShape`, checks that they are sane, and says all that is wrong at once. It reads
+no file and counts nothing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,49 @@ _LIMITS: Final = {
 }
 """About ten times the largest published models: beyond these a config is wrong, not ambitious."""
 _ENCODERS: Final = frozenset(
-    "albert bart bert blip blip_2 camembert clip clip_text_model convbert deberta deberta_v2 distilbert electra ernie "
-    "fnet layoutlm led longformer longt5 m2m_100 marian mbart mobilebert modernbert mpnet mt5 nomic_bert pegasus plbart "
-    "prophetnet roberta siglip speech_to_text speecht5 switch_transformers t5 umt5 vit wav2vec2 whisper xlm_roberta".split()
+    [
+        "albert",
+        "bart",
+        "bert",
+        "blip",
+        "blip_2",
+        "camembert",
+        "clip",
+        "clip_text_model",
+        "convbert",
+        "deberta",
+        "deberta_v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "fnet",
+        "layoutlm",
+        "led",
+        "longformer",
+        "longt5",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "mt5",
+        "nomic_bert",
+        "pegasus",
+        "plbart",
+        "prophetnet",
+        "roberta",
+        "siglip",
+        "speech_to_text",
+        "speecht5",
+        "switch_transformers",
+        "t5",
+        "umt5",
+        "vit",
+        "wav2vec2",
+        "whisper",
+        "xlm_roberta",
+    ]
 )
 _OTHER_DECODERS: Final = {
     "mamba": "a state-space model",
@@ -389,6 +429,8 @@ def _gpt2(fields: _Fields) -> dict[str, Any]:
     return {
         **made,
         **_plain_mlp(fields, 4 * made["hidden_size"], bias=True, activation="gelu_new"),
+        "intermediate_size": fields.size("n_inner", default=4 * made["hidden_size"]),
+        "num_kv_heads": made["num_heads"],
         "fused_qkv": True,
         "learned_positions": fields.size("n_positions", "max_position_embeddings", default=1024),
         "tied_embeddings": fields.flag("tie_word_embeddings", True),

@@ -1,7 +1,7 @@
 """Floating-point operations per trained token, in closed form, by every convention that is in use.
 
-A multiply-add is two operations. Norms, activations, softmax and the optimizer are left out, as everybody does; so is the
-embedding lookup, which multiplies nothing. It knows no hardware.
+A multiply-add is two operations. Norms, activations, softmax and the optimizer are left out, as everybody does; so is
+the embedding lookup, which multiplies nothing. It knows no hardware.
 
 Sources: 2 per weight and pass, hence 6N: Kaplan et al. 2020 (arXiv 2001.08361, section 2.1); attention's 12 L h S: PaLM
 (Chowdhery et al. 2022, arXiv 2204.02311, appendix B); half of it where causal, and LoRA's share: NeMo AutoModel
@@ -41,7 +41,7 @@ class Flops:
     is_adapter: bool
     """Weights are frozen: no gradients of them are computed."""
     recompute_matmul: float
-    """Share of the forward matrix products that checkpointing computes again, as FLOPs."""
+    """Matrix products that checkpointing computes again."""
     recompute_attention: float
 
     @property
@@ -133,8 +133,14 @@ def _active_lora(shape: ModelShape, setup: TrainingSetup) -> int:
 
 
 def _recomputed(shape: ModelShape, setup: TrainingSetup) -> tuple[float, float]:
-    """Shares of matrix products and of attention that are computed again. Selective checkpointing keeps the outputs of
-    attention and of every second matrix product (see planner.activations)."""
+    """Shares of a layer's matrix products and of attention that are computed again. The last product of a layer is not:
+    nothing reads its output on the way back (an expert's is read, by its weight). Selective checkpointing keeps the
+    outputs of attention and of every second matrix product (see planner.activations)."""
+    if setup.checkpointing == "none":
+        return 0.0, 0.0
+    inner = sum(p.weights * p.layers * p.active for p in shape.projections)
+    last = 0 if shape.num_experts else shape.projections[-1].weights * shape.num_layers
     if setup.checkpointing == "full":
-        return 1.0, 1.0
-    return (0.5, 0.0) if setup.checkpointing == "selective" else (0.0, 0.0)
+        return 1.0 - last / inner, 1.0
+    kept = sum(p.weights * p.layers * p.active for p in shape.projections[::2])
+    return max(0.0, 1.0 - kept / inner), 0.0

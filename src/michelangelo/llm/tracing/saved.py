@@ -7,7 +7,6 @@ Transformers in eager mode on a GPU, where causal attention needs no mask and no
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -107,7 +107,7 @@ def with_lora(model: nn.Module, setup: TrainingSetup) -> nn.Module:
 
 def checkpointed(model: nn.Module) -> None:
     """Transformers' checkpointing of each layer, inputs made to need gradients as its Trainer does."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    model.activation_checkpointing_enable()  # type: ignore[operator]
     model.enable_input_require_grads()  # type: ignore[operator]
 
 
