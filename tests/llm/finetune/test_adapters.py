@@ -152,6 +152,27 @@ def test_layers_that_are_gathered_when_called_are_called(model_folder: Path) -> 
     assert calls == ["gathered"]
 
 
+@pytest.mark.parametrize("order", ["qkv", "vqk", "qqkv", "kq", "v"])
+def test_layers_called_otherwise_than_expected_are_right(model_folder: Path, order: str) -> None:
+    """Layers with the same input are computed together; another order, input or number of calls changes nothing."""
+    ours, theirs = (_adapted(model_folder, fused=fused).model.layers[0].self_attn for fused in (True, False))
+    first, second = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
+    for x in (first, second, first):
+        for name in order:
+            found, expected = getattr(ours, f"{name}_proj")(x), getattr(theirs, f"{name}_proj")(x)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    mixed = [ours.q_proj(first), ours.k_proj(second), ours.v_proj(first), ours.q_proj(second)]
+    expected = [theirs.q_proj(first), theirs.k_proj(second), theirs.v_proj(first), theirs.q_proj(second)]
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_with_fused_experts_is_refused_before_anything_is_changed(make_model: Callable[..., Path]) -> None:
+    model = _load(make_model(**MIXTRAL))
+    with pytest.raises(errors.ModelError, match=r"adapter\.dropout: the fused experts of MixtralForCausalLM take none"):
+        adapters.apply(model, AdapterConfig(dropout=0.1))
+    assert adapters.num_parameters(model)[0] == adapters.num_parameters(model)[1]
+
+
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
 def test_layers_with_biases_are_fused_too(make_model: Callable[..., Path], bias: bool) -> None:
     folder = make_model(attention_bias=bias, mlp_bias=bias)

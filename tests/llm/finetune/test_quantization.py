@@ -170,6 +170,7 @@ def test_trained_share_counts_weights_and_not_bytes(model_folder: Path) -> None:
     for model in (packed, dense):
         adapters.apply(model, QLORA)
     assert adapters.trained_share(packed) == adapters.trained_share(dense)
+    assert adapters.num_parameters(packed) == adapters.num_parameters(dense)
 
 
 def test_experts_are_packed_and_computed_here(make_model: Callable[..., Path]) -> None:

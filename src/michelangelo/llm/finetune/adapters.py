@@ -30,7 +30,7 @@ from michelangelo import errors
 from michelangelo.llm.finetune import lora_experts, lora_linear, nf4, projections, quantization
 from michelangelo.llm.finetune.config import AdapterConfig
 
-__all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "save", "state", "trained_share"]
+__all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "num_parameters", "save", "state", "trained_share"]
 
 ADAPTER: Final = "default"
 """PEFT's name of the one adapter."""
@@ -111,13 +111,19 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     described.save_pretrained(folder)
 
 
-def trained_share(model: nn.Module) -> float:
-    """Trained parameters among all, from 0 to 1; those in 4 bits count as what they stand for."""
+def num_parameters(model: nn.Module) -> tuple[int, int]:
+    """All, and those that are trained; of weights in 4 bits, two in a byte, each counts."""
     trained = total = 0
     for parameter in model.parameters():
         count = parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
         total += count
         trained += count if parameter.requires_grad else 0
+    return total, trained
+
+
+def trained_share(model: nn.Module) -> float:
+    """Trained parameters among all, from 0 to 1."""
+    total, trained = num_parameters(model)
     return trained / total
 
 
@@ -188,11 +194,12 @@ class SharedInput:
 
     def output(self, layer: FusedLinear, x: torch.Tensor) -> torch.Tensor:
         position = next(i for i, one in enumerate(self._layers) if one is layer)
-        if x is not self._input:
-            if position:
-                return lora_linear.project(x, [layer.projection()], layer.scaling[ADAPTER])[0]
-            self._outputs = lora_linear.project(x, [one.projection() for one in self._layers], layer.scaling[ADAPTER])
+        if position == 0:
+            layers = [one.projection() for one in self._layers]
+            self._outputs = lora_linear.project(x, layers, layer.scaling[ADAPTER])
             self._input, self._num_taken = x, 0
+        elif x is not self._input:
+            return lora_linear.project(x, [layer.projection()], layer.scaling[ADAPTER])[0]
         self._num_taken += 1
         found = self._outputs[position]
         if self._num_taken == len(self._layers):
