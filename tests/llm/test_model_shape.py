@@ -1,4 +1,4 @@
-"""Shapes: published totals, counts equal to those of Transformers' models, adapters equal to PEFT's, and bad configs."""
+"""Shapes: published totals, counts equal to Transformers' and PEFT's, and bad configs."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_adapters_of_fused_experts_have_the_parameters_that_peft_gives_them() ->
     config = {**TINY, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
     model = slices.build(slices.described(config))
     adapted = peft.get_peft_model(
-        model,  # type: ignore[arg-type]
+        model,
         peft.LoraConfig(
             r=4,
             lora_dropout=0.0,
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: bytes, mes
 
 
 def test_an_unknown_name_is_answered_with_similar_ones() -> None:
-    with pytest.raises(errors.ModelError, match="did you mean llama-3.1-8b"):
+    with pytest.raises(errors.ModelError, match=r"did you mean llama-3\.1-8b"):
         model_shape.load("lama-3.1-8b")
 
 

@@ -26,7 +26,7 @@ _LIMITS: Final = {
 }
 """About ten times the largest published models: beyond these a config is wrong, not ambitious."""
 _ENCODERS: Final = frozenset(
-    [
+    (
         "albert",
         "bart",
         "bert",
@@ -68,7 +68,7 @@ _ENCODERS: Final = frozenset(
         "wav2vec2",
         "whisper",
         "xlm_roberta",
-    ]
+    )
 )
 _OTHER_DECODERS: Final = {
     "mamba": "a state-space model",

@@ -99,8 +99,8 @@ class TrainingSetup:
     double_quantization: bool = True
     """QLoRA: the scales of NF4's blocks in 8 bits."""
     quantized_copy_bytes: int | None = None
-    """QLoRA: per element, of a copy of its input that each quantised matrix keeps for the way back. None: not known, 2 in
-    eager mode and 0 compiled. 0 with bitsandbytes from 0.45 on and torchao; 2 in LitGPT's published runs."""
+    """QLoRA: per element, of a copy of its input that each quantised matrix keeps for the way back. None: not known, 2
+    in eager mode and 0 compiled. 0 with bitsandbytes from 0.45 on and torchao; 2 in LitGPT's published runs."""
     optimizer_in_backward: bool = False
     """Each parameter is stepped as soon as its gradient is there, which is then freed."""
     activation_offload: bool = False

@@ -273,5 +273,5 @@ def test_paged_states_rest_on_the_host() -> None:
 def test_unknown_targets_are_named_with_those_there_are() -> None:
     setup = TrainingSetup(lora_targets=("query",))
 
-    with pytest.raises(errors.ModelError, match="lora_targets: .* has no query; it has q_proj, k_proj"):
+    with pytest.raises(errors.ModelError, match=r"lora_targets: .* has no query; it has q_proj, k_proj"):
         memory.estimate(SHAPES["llama-3.1-8b"], setup)

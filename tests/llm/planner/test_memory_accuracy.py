@@ -1,5 +1,5 @@
-"""The estimate of memory against published measurements. No constant of the model is fitted to them: the closed forms come
-from what frameworks keep, so every source is held out. Rows that a stack makes incomparable stay listed, with the reason.
+"""The estimate of memory against published measurements. The closed forms come from what frameworks keep; the width of
+the interval is checked with each source left out. Rows that a stack makes incomparable stay listed, with the reason.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def _error(row: dict[str, Any]) -> float:
     """Relative, of what the source measured."""
     estimate = _estimate(ANCHORS["rows"].index(row))
     measure = ANCHORS["sources"][row["source"]]["measure"]
-    return float(getattr(estimate, measure)) / row["bytes"] - 1
+    return float(getattr(estimate, measure)) / float(row["bytes"]) - 1
 
 
 def _distance(row: dict[str, Any]) -> float:
     """Of the measurement from the estimate, in half widths of the interval."""
     estimate = _estimate(ANCHORS["rows"].index(row))
-    return abs(_error(row)) * row["bytes"] / ((estimate.high - estimate.low) / 2)
+    return abs(_error(row)) * float(row["bytes"]) / ((estimate.high - estimate.low) / 2)
 
 
 def test_memory_of_published_rows_is_within_five_percent_at_the_median_and_ten_at_most() -> None:

@@ -4,8 +4,8 @@ One table per kind of layer, as Transformers computes it in eager mode and as to
 compare both with what autograd really keeps (docs/llm/memory.md has the tables). The rules:
 
 - A matrix product keeps its input if its weight, or an adapter on it, is trained; a frozen one keeps nothing.
-- An RMSNorm in eager mode keeps its input in fp32 and, if its weight is trained, the normed input. Compiled, it keeps its
-  input in the model's dtype, and what a trained matrix product reads is kept rather than computed again.
+- An RMSNorm in eager mode keeps its input in fp32 and, if its weight is trained, the normed input. Compiled, it keeps
+  its input in the model's dtype, and what a trained matrix product reads is kept rather than computed again.
 - Attention keeps queries, keys, values, its output and one float per head (flash), or scores (eager).
 - A gated MLP keeps gate, silu(gate), up and their product; compiled, silu(gate) is computed again.
 

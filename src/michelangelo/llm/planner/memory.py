@@ -1,7 +1,7 @@
 """Peak memory of a training step, per GPU and per host, by component, before it runs: closed forms, no torch.
 
-A step is followed through its phases (loss, first layer going back, end of the backward pass, optimizer step); the peak is
-the largest sum of what lives at the same moment, and the components are those of that moment. Three sums are given:
+A step is followed through its phases (loss, first layer going back, end of the backward pass, optimizer step); the peak
+is the largest sum of what lives at the same moment, and the components are those of that moment. Three sums are given:
 
     allocated   what torch.cuda.max_memory_allocated would say
     reserved    with the allocator's unused pieces: max_memory_reserved
@@ -25,7 +25,7 @@ __all__ = ["LEVEL", "PHASES", "Component", "MemoryEstimate", "estimate", "loss_b
 
 PHASES: Final = ("loss", "backward", "backward_end", "step")
 LEVEL: Final = 0.9
-"""Share of runs whose peak is meant to lie within [low, high]; docs/llm/memory.md has the share among published rows."""
+"""Share of runs whose peak is meant to lie within [low, high]."""
 
 _PIECE_BYTES: Final = 1 << 30
 _MIN_PIECE_TOKENS: Final = 256
@@ -125,8 +125,9 @@ def estimate(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
 def loss_bytes(shape: ModelShape, setup: TrainingSetup, tokens: int) -> float:
     """At the peak of the loss, beside the gradient of the output matrix.
 
-    Plain: the logits, and in fp32 their log-softmax, the gradient of the picked log-probabilities and that of the logits
-    (on the way forward a copy in fp32 takes the place of the last two): 14 bytes a logit in bf16. Chunked: logits and their gradients of one piece, and the gradient of all hidden states.
+    Plain: the logits, and in fp32 their log-softmax, the gradient of the picked log-probabilities and that of the
+    logits (on the way forward a copy in fp32 takes the place of the last two): 14 bytes a logit in bf16. Chunked:
+    logits and their gradients of one piece, and the gradient of all hidden states.
     """
     element = activations.element_bytes(setup)
     if setup.cross_entropy == "plain":
@@ -245,7 +246,8 @@ _GPU: Final = (
     ),
     (
         "optimizer_states",
-        "trained parameters x (fp32 copy 4 in bf16_mixed + moments: AdamW 2 x 4 or 2 x 2, 8-bit 2 x 1.016, SGD 1) / replicas",
+        "trained parameters x (fp32 copy 4 in bf16_mixed + moments: AdamW 2 x 4 or 2 x 2, 8-bit 2 x 1.016, SGD 4 or 2) "
+        "/ replicas",
         f"{_ZERO}; 8-bit: Dettmers et al. 2022, arXiv 2110.02861",
     ),
     (
@@ -259,7 +261,8 @@ _GPU: Final = (
     ("activations_recomputed", "tokens x (last norm and its output, or one layer while it is computed again)", _TABLE),
     (
         "logits",
-        "plain: tokens x vocabulary x (2 + 3 x 4); chunked: piece x vocabulary x 4 + tokens x hidden x 2 + fp32 head gradient",
+        "plain: tokens x vocabulary x (2 + 3 x 4); chunked: piece x vocabulary x 4 + tokens x hidden x 2 "
+        "+ fp32 head gradient",
         "transformers.loss.ForCausalLMLoss; michelangelo.llm.finetune.cross_entropy",
     ),
     (

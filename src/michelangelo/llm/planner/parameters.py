@@ -1,10 +1,10 @@
-"""Bytes that a model's parameters cost while it is trained: weights, gradients, optimizer states, and how they are split.
+"""Bytes that parameters cost while they are trained: weights, gradients, optimizer states, and how they are split.
 
-Per GPU or per host, in closed form, for one setup. What a forward pass keeps is in `activations`; which of these live at
-the same moment is in `memory`.
+Per GPU or per host, in closed form, for one setup. What a forward pass keeps is in `activations`; which of these live
+at the same moment is in `memory`.
 
-Sources: ZeRO stages: Rajbhandari et al. 2020 (arXiv 1910.02054, section 3); NF4 and double quantisation: Dettmers et al.
-2023 (arXiv 2305.14314, sections 2 and 3); 8-bit states in blocks of 256: Dettmers et al. 2022 (arXiv 2110.02861).
+Sources: ZeRO stages: Rajbhandari et al. 2020 (arXiv 1910.02054, section 3); NF4 and double quantisation: Dettmers et
+al. 2023 (arXiv 2305.14314, sections 2 and 3); 8-bit states in blocks of 256: Dettmers et al. 2022 (arXiv 2110.02861).
 """
 
 from __future__ import annotations

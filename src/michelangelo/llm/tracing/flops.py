@@ -31,4 +31,4 @@ def counted_step(config: Mapping[str, Any], setup: TrainingSetup, *, attention: 
         tokens = slices.fake_tokens(setup.micro_batch, setup.sequence_length)
         with FlopCounterMode(display=False) as counter:
             model(input_ids=tokens).logits.sum().backward()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())

@@ -1,7 +1,7 @@
 """Which tensors autograd keeps between forward and backward, counted on fake tensors of real shapes.
 
-Two layers less one layer are what a layer keeps; the rest is what the ends of the model keep. Storages are counted once,
-whatever views of them are kept, and parameters not at all: so this is what an allocator holds. Kernels are those of
+Two layers less one layer are what a layer keeps; the rest is what the ends of the model keep. Storages are counted
+once, whatever views of them are kept, and parameters not at all: so this is what an allocator holds. Kernels are those of
 Transformers in eager mode on a GPU, where causal attention needs no mask and no repeated keys.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -98,10 +98,9 @@ def kept_tensors(
     return kept
 
 
-def _body(model: nn.Module) -> nn.Module:
+def _body(model: Any) -> nn.Module:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    body: nn.Module = inner.base_model
-    return body
+    return cast(nn.Module, inner.base_model)
 
 
 def _by_kind(config: Mapping[str, Any], setup: TrainingSetup, layers: int, *, with_head: bool) -> dict[str, float]:
@@ -175,5 +174,5 @@ def _attend(
 
 
 def _register() -> None:
-    AttentionInterface.register(_ATTENTION, _attend)  # type: ignore[no-untyped-call]
-    AttentionMaskInterface.register(_ATTENTION, lambda *args, **kwargs: None)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(_ATTENTION, _attend)
+    AttentionMaskInterface.register(_ATTENTION, lambda *args, **kwargs: None)

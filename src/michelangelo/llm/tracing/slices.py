@@ -1,7 +1,7 @@
 """One and two layers of a model without memory, built from a config as Transformers builds it.
 
-Under FakeTensorMode tensors have shapes, dtypes and storages but no bytes, so that a layer of a 70B model is traced on a
-laptop. Real weights are never read.
+Under FakeTensorMode tensors have shapes, dtypes and storages but no bytes, so that a layer of a 70B model is traced on
+a laptop. Real weights are never read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def build(config: PreTrainedConfig, *, dtype: torch.dtype = torch.bfloat16) -> n
     """The model in training mode on the meta device: it has shapes only."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
-        model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     return model.train()
 
 
@@ -101,7 +101,7 @@ def with_lora(model: nn.Module, setup: TrainingSetup) -> nn.Module:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted: nn.Module = peft.get_peft_model(model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        adapted: nn.Module = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     return adapted
 
 
