@@ -1,8 +1,8 @@
 """Which tensors autograd keeps between forward and backward, counted on fake tensors of real shapes.
 
 Two layers less one layer are what a layer keeps; the rest is what the ends of the model keep. Storages are counted
-once, whatever views of them are kept, and parameters not at all: so this is what an allocator holds. Kernels are those of
-Transformers in eager mode on a GPU, where causal attention needs no mask and no repeated keys.
+once, whatever views of them are kept, and parameters not at all: so this is what an allocator holds. Kernels are those
+of Transformers in eager mode on a GPU, where causal attention needs no mask and no repeated keys.
 """
 
 from __future__ import annotations
