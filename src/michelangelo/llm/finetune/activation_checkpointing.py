@@ -22,17 +22,16 @@ from michelangelo.llm.training_setup import Checkpointing
 
 __all__ = ["apply", "is_kept"]
 
-_ATEN_KEPT: Final = (
-    "mm",
-    "addmm",
-    "_grouped_mm",
+_PRODUCTS: Final = ("mm", "addmm", "_grouped_mm")
+"""Matrix products, of which `selective` keeps the first, third, … of a layer. Not bmm: eager attention's S x S."""
+_ATTENTIONS: Final = (
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
 )
-"""Operators whose outputs `selective` keeps: long to compute for their size. Not bmm: eager attention's S x S."""
-_OTHERS_KEPT: Final = ("torch_attn._varlen_attn", "flash_attn._flash_attn_varlen_forward")
+"""Operators whose outputs `selective` always keeps: long to compute for their size."""
+_OTHER_ATTENTIONS: Final = ("torch_attn._varlen_attn", "flash_attn._flash_attn_varlen_forward")
 """Attention of variable length, by namespace and name, where it is there."""
 
 
@@ -51,14 +50,14 @@ def apply(model: PreTrainedModel, kind: Checkpointing) -> None:
 
 
 def is_kept(operator: Any) -> bool:
-    """Whether `selective` keeps the outputs of an operator."""
-    return operator in _kept()
+    """Whether `selective` keeps outputs of an operator: of attention always, of products every second one."""
+    return operator in _attentions() or operator in _products()
 
 
 def _forward_of(layer_class: type[nn.Module], kind: Checkpointing) -> Any:
     options: dict[str, Any] = {"use_reentrant": False}
     if kind == "selective":
-        options["context_fn"] = functools.partial(checkpoint.create_selective_checkpoint_contexts, _policy)
+        options["context_fn"] = _contexts
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -68,19 +67,34 @@ def _forward_of(layer_class: type[nn.Module], kind: Checkpointing) -> Any:
     return forward
 
 
-def _policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> checkpoint.CheckpointPolicy:
-    return (
-        checkpoint.CheckpointPolicy.MUST_SAVE if operator in _kept() else checkpoint.CheckpointPolicy.PREFER_RECOMPUTE
-    )
+def _contexts() -> Any:
+    """For one pass through one layer: torchtitan's policy, whose memory and time the planner counts."""
+    counts = {False: 0, True: 0}
+
+    def policy(ctx: Any, operator: Any, *args: Any, **kwargs: Any) -> checkpoint.CheckpointPolicy:
+        kept = operator in _attentions()
+        if operator in _products():
+            counts[ctx.is_recompute] += 1
+            kept = counts[ctx.is_recompute] % 2 == 1
+        return checkpoint.CheckpointPolicy.MUST_SAVE if kept else checkpoint.CheckpointPolicy.PREFER_RECOMPUTE
+
+    return checkpoint.create_selective_checkpoint_contexts(policy)
 
 
 @functools.cache
-def _kept() -> frozenset[Any]:
-    operators: list[Any] = [
-        getattr(torch.ops.aten, name).default for name in _ATEN_KEPT if hasattr(torch.ops.aten, name)
-    ]
-    for path in _OTHERS_KEPT:
+def _products() -> frozenset[Any]:
+    return frozenset([*_aten(_PRODUCTS), lora_linear.OPERATOR, lora_experts.OPERATOR])
+
+
+@functools.cache
+def _attentions() -> frozenset[Any]:
+    found = _aten(_ATTENTIONS)
+    for path in _OTHER_ATTENTIONS:
         namespace, name = path.split(".")
         if hasattr(getattr(torch.ops, namespace), name):
-            operators.append(getattr(getattr(torch.ops, namespace), name).default)
-    return frozenset([*operators, lora_linear.OPERATOR, lora_experts.OPERATOR])
+            found.append(getattr(getattr(torch.ops, namespace), name).default)
+    return frozenset(found)
+
+
+def _aten(names: tuple[str, ...]) -> list[Any]:
+    return [getattr(torch.ops.aten, name).default for name in names if hasattr(torch.ops.aten, name)]

@@ -240,7 +240,7 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
     try:
         if (found := _checkpoint_to_resume(config, checkpoints)) is not None:
             loop.resume(found)
-        counts = _count(loaded)
+        counts = adapters.num_parameters(loaded)
         recorder.record(Started(config.model_dump(mode="json"), loop.progress.step, total, *counts, predicted.plan))
         outcome = loop.run()
     finally:
@@ -298,11 +298,6 @@ def _checkpoint_to_resume(config: FinetuneConfig, checkpoints: store.CheckpointS
     if config.checkpoint.resume == "auto":
         return checkpoints.newest()
     return checkpoints.named(config.checkpoint.resume)
-
-
-def _count(loaded: nn.Module) -> tuple[int, int]:
-    parameters = list(loaded.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def _own_sinks(config: FinetuneConfig, display: Display) -> list[Sink]:
