@@ -64,13 +64,13 @@ CASES = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu.json"))
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--only", action="append", default=[], help="cases whose name has this in it; repeatable")
     parser.add_argument("--no-peers", action="store_true")
     arguments = parser.parse_args()
     began = time.monotonic()
     ceilings = call("ceilings.py")
     device = hardware.of_device(ceilings["device"], torch.cuda.get_device_properties(0).total_memory)
-    cases = [case for case in CASES if arguments.only in case.name]
+    cases = [case for case in CASES if not arguments.only or any(word in case.name for word in arguments.only)]
     predicted = {case.name: predict(case, device) for case in cases}
     arguments.out.with_suffix(".predictions.json").write_text(json.dumps(predicted, indent=1))
     rows = [ceiling_row(ceilings)]
