@@ -45,9 +45,19 @@ LORA = TrainingSetup(method="lora", micro_batch=4, sequence_length=4096, compile
 FULL = TrainingSetup(method="full", micro_batch=16, sequence_length=4096, compiled=True)
 CAPPED = FULL.replace(micro_batch=2)
 CASES = (
-    Case("8B LoRA", "llama-3.1-8b", LORA, (("--micro-batch", "2"), ("--micro-batch", "4")), aim="≥ 13,000, aim 15,000"),
     Case(
-        "1.2B full", "llama-3.2-1b", FULL, (("--micro-batch", "8"), ("--micro-batch", "16")), aim="≥ 45 % MFU, aim 50 %"
+        "8B LoRA",
+        "llama-3.1-8b",
+        LORA,
+        (("--micro-batch", "2"), ("--micro-batch", "4")),
+        aim="≥ 13,000, aim 15,000",
+    ),
+    Case("1.2B full", "llama-3.2-1b", FULL, (("--micro-batch", "16"),), aim="≥ 45 % MFU, aim 50 %"),
+    Case(
+        "1.2B full, the peer with fp32 weights under autocast",
+        "llama-3.2-1b",
+        FULL,
+        (("--micro-batch", "8", "--weights", "fp32"),),
     ),
     Case("8B QLoRA", "llama-3.1-8b", LORA.replace(method="qlora"), (("--micro-batch", "4"),), aim="≥ 85 % of LoRA"),
     Case("3B full in 80 GB", "llama-3.2-3b", CAPPED, (("--micro-batch", "2"),), memory_cap_gb=80),
@@ -58,6 +68,8 @@ CASES = (
         memory_cap_gb=80,
         aim="≥ 34 % less memory",
     ),
+    Case("1.2B full, eager attention", "llama-3.2-1b", CAPPED.replace(attention="eager")),
+    Case("1.2B full, flash attention", "llama-3.2-1b", CAPPED, aim="≥ 50 % less memory than eager"),
 )
 
 
