@@ -31,6 +31,8 @@ ENVIRONMENT_CARRIERS = {
     "michelangelo.worker.zygote",
     "michelangelo.cli.secret_set",
     "michelangelo.app.storage_access",
+    "michelangelo.llm.finetune.parallel.deepspeed_engine",
+    "michelangelo.llm.finetune.parallel.on_ray",
 }
 """They hand the environment on to tasks, or take a value that the user names, and read no setting from it."""
 UPWARD_CALLER = "michelangelo.uniflow.runner"

@@ -1,4 +1,4 @@
-"""`mactl llm …`: plan, tune and measure language models. The commands need no server, and load what they need when called."""
+"""`mactl llm …`: plan, tune and measure language models. They need no server, and load what they need when called."""
 
 from __future__ import annotations
 

@@ -129,9 +129,7 @@ def measure(task: Task, pair: Pair, predicted: Sequence[Quantity], deadline: Dea
     )
 
 
-def _largest(
-    probe: probing.Probe, plan: predicting.Plan, setup: TrainingSetup, task: Task, deadline: Deadline
-) -> int:
+def _largest(probe: probing.Probe, plan: predicting.Plan, setup: TrainingSetup, task: Task, deadline: Deadline) -> int:
     """Tries stop, too, when the time is over: the largest that was seen to fit."""
     seen = [0]
 
@@ -194,13 +192,17 @@ def _conclusions(task: Task, pair: Pair, by_key: Mapping[tuple[str, str], Quanti
     said = []
     saved, larger, gain = (by_key[pair.title, name] for name in (SAVED, LARGER, GAIN))
     if saved.measured is not None:
-        said.append(f"At batch {equal}, {pair.title} saves {saved.measured:.0%} of the memory of tensors{_of_goal(saved)}.")
+        said.append(
+            f"At batch {equal}, {pair.title} saves {saved.measured:.0%} of the memory of tensors{_of_goal(saved)}."
+        )
     if larger.measured is not None:
         said.append(f"The largest batch is {larger.measured:.1f} times as large{_of_goal(larger)}.")
     if gain.measured is not None:
         said.append(f"At the largest batch of each, it is {gain.measured:.2f} times as fast.")
     if task.device == "cpu":
-        said.append("On a CPU the host's memory is the device's: these figures show that it runs, not what a GPU saves.")
+        said.append(
+            "On a CPU the host's memory is the device's: these figures show that it runs, not what a GPU saves."
+        )
     return said
 
 

@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["PeakOfTensors"]
 
 
-class PeakOfTensors(TorchDispatchMode):
+class PeakOfTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context: tensors made within it are counted, those made before it are not. For one thread."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         """Now."""
         self.peak_bytes = 0

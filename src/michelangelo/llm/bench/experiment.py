@@ -1,7 +1,7 @@
 """What an experiment is told, what it predicts and what it measures: values only, all of them JSON.
 
-An experiment is a module with `SUMMARY`, `CLAIM`, `predict` and `measure` (`Experiment`); `performing` runs it. A prediction
-and its measurement are the same Quantity before and after, so that they are compared by construction.
+An experiment is a module with `SUMMARY`, `CLAIM`, `predict` and `measure` (`Experiment`); `performing` runs it. A
+prediction and its measurement are the same Quantity before and after, so that they are compared by construction.
 """
 
 from __future__ import annotations

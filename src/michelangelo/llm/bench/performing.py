@@ -26,7 +26,7 @@ SCHEMA: Final = 1
 
 
 def perform(name: str, task: Task) -> Mapping[str, Any]:
-    """Predicts, writes `predictions.json`, measures, and writes the report (JSON, Markdown, plot) into the task's folder.
+    """Predicts, writes `predictions.json`, measures, and writes the report (JSON, Markdown, plot) into the folder.
 
     Returns the report. Raises SettingsError for an unknown experiment or a folder that cannot be written, ModelError.
     """

@@ -1,4 +1,4 @@
-"""What the planner says of a task's setups: memory, the largest batch, speed. Every experiment asks it before it measures."""
+"""What the planner says of a task's setups: memory, the largest batch, speed. It is asked before a measurement."""
 
 from __future__ import annotations
 

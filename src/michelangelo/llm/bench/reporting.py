@@ -44,7 +44,11 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"- model: {task['model']}, on {task['device_name']}",
         f"- memory for tensors: {_value(task['capacity_bytes'], 'bytes')}{' (capped)' if task['is_capped'] else ''}",
         f"- predicted at {report['predicted_at']}, measured until {report['measured_at']}",
-        *(f"- {quantity['name']} ({quantity['case']}): {quantity['note']}" for quantity in report["quantities"] if quantity["note"]),
+        *(
+            f"- {quantity['name']} ({quantity['case']}): {quantity['note']}"
+            for quantity in report["quantities"]
+            if quantity["note"]
+        ),
         *(f"- left out for want of time: {what}" for what in report["left_out"]),
     ]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,17 @@ from michelangelo.llm.finetune import prediction
 __all__ = ["DeviceKind", "make", "parse_bytes", "resolve_device"]
 
 DeviceKind = Literal["auto", "cpu", "cuda"]
-_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNITS: Final = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 _TINY_CAPACITY: Final = 48 << 20
 """What the tiny model may take on a CPU: so that a search for the largest batch ends soon."""

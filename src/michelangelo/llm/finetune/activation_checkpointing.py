@@ -78,7 +78,7 @@ def _contexts() -> Any:
             kept = counts[ctx.is_recompute] % 2 == 1
         return checkpoint.CheckpointPolicy.MUST_SAVE if kept else checkpoint.CheckpointPolicy.PREFER_RECOMPUTE
 
-    return checkpoint.create_selective_checkpoint_contexts(policy)
+    return checkpoint.create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]
 
 
 @functools.cache

@@ -50,7 +50,7 @@ class Found:
     batch: int
     tries: tuple[Try, ...]
     is_exact: bool
-    """The next larger one (or, with `precision`, one hardly larger) was tried and did not fit, or the limit is reached."""
+    """The next larger one (with `precision`: one hardly larger) was tried and did not fit, or the limit is reached."""
 
 
 def max_tries(limit: int) -> int:
@@ -102,7 +102,7 @@ def fit(
 
     `setup` is the configuration as the planner sees it, `predicted` the plan's largest micro batch. A try is some steps
     on random weights in a process of its own (`try_apart`) unless `try_setup` is another. With several workers nothing
-    is tried: one process cannot say what they need, so the plan decides. Raises DeviceMemoryError if one row does not fit.
+    is tried: one process cannot say what they need, so the plan decides. Raises DeviceMemoryError if no row fits.
     """
     sizes = candidates(config)
     start = max(sum(size <= predicted for size in sizes), 1)
@@ -120,8 +120,8 @@ def fit(
     found = find(try_size, predicted=start, limit=len(sizes))
     if not found.batch:
         raise errors.DeviceMemoryError(
-            f"{config.model.path}: one sequence of {config.data.sequence_length} tokens does not fit into the memory of "
-            f"the device (the plan's largest micro batch is {predicted}); use shorter sequences, "
+            f"{config.model.path}: one sequence of {config.data.sequence_length} tokens does not fit into the "
+            f"memory of the device (the plan's largest micro batch is {predicted}); use shorter sequences, "
             "training.checkpointing: full, parallel.offload: optimizer, or adapter.method: lora or qlora"
         )
     return _with_micro_batch(config, sizes[found.batch - 1])

@@ -158,6 +158,8 @@ class ParallelConfig(_Section):
     """Who holds which part, and how the processes are started."""
 
     sharding: Sharding = "none"
+    engine: Literal["torch", "deepspeed"] = "torch"
+    """What divides: PyTorch itself (FSDP2 does all of `sharding`), or DeepSpeed (zero1, zero2, zero3)."""
     offload: Offload = "none"
     tensor_parallel: Positive = 1
     num_workers: Positive = 1

@@ -9,7 +9,7 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 
-class FlakyFileSystem(MemoryFileSystem):
+class FlakyFileSystem(MemoryFileSystem):  # type: ignore[misc]
     """`flaky://`. What `failures` holds is raised by the next writes, one each; None lets one pass."""
 
     protocol = ("flaky",)
@@ -22,7 +22,8 @@ class FlakyFileSystem(MemoryFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+        stripped: str = super()._strip_protocol(path.replace("flaky://", "memory://"))
+        return stripped
 
     @classmethod
     def reset(cls) -> None:

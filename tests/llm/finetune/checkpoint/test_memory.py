@@ -10,6 +10,7 @@ import torch
 from tests.llm.finetune.checkpoint import small_runs
 
 from michelangelo.llm.finetune import optimizers
+from michelangelo.llm.finetune.checkpoint import state
 from michelangelo.llm.finetune.config import OptimizerConfig
 from michelangelo.llm.finetune.strategy import SingleProcess
 
@@ -36,7 +37,7 @@ def peak(rank: int, count: int, folder: Path, mode: str) -> int:
             parameter.grad = torch.full_like(parameter, 1e-3)
         stepper.clip_and_step(1.0, optimizers.finite)
     if mode == "save":
-        checkpoints.save(small_runs.state.RunState(2, strategy.model_state(), strategy.optimizer_state(), {}, {}))
+        checkpoints.save(state.RunState(2, strategy.model_state(), strategy.optimizer_state(), {}, {}))
     checkpoints.close()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -51,8 +51,8 @@ def test_loading_gives_what_was_saved(tmp_path: Path, asynchronous: bool, place:
     assert small_runs.same(run.tensors(), other.tensors())
     assert (loaded.step, loaded.shared["note"]) == (3, "a")
     assert torch.equal(loaded.local["random"], torch.get_rng_state())
-    assert [type(event) for event in events] == [Saved] * 3
-    assert events[2].path == newest.path
+    assert [event.path for event in events if isinstance(event, Saved)][2:] == [newest.path]
+    assert len(events) == 3
     other.num_steps = run.num_steps
     run.step()
     other.step()
@@ -211,7 +211,7 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bit": (lambda folder: flip(folder / "tensors-00000.safetensors"), "digest"),
     "short": (lambda folder: (folder / "tensors-00000.safetensors").write_bytes(b"abc"), "3 bytes instead of"),
     "missing": (lambda folder: (folder / "tensors-00000.safetensors").unlink(), "missing"),

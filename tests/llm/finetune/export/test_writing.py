@@ -10,12 +10,12 @@ import peft
 import pytest
 import torch
 import yaml
+from tests.llm.finetune import runs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from michelangelo import errors
 from michelangelo.llm.finetune import running
 from michelangelo.llm.finetune.export import writing
-from tests.llm.finetune import runs
 
 # PEFT asks Transformers by the old name when it loads an adapter.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -108,7 +108,7 @@ class Stream:
         count = 0
         for window in self._windows({"epoch": 0}):
             count += len(window.rows)
-            taken = window.after.get("order", 0)
+            taken: int = window.after.get("order", 0)
             if total > exact_up_to and taken >= exact_up_to:
                 return round(count * total / taken)
         return count

@@ -191,7 +191,7 @@ class Tokenizing:
                 "this tokenizer cannot say which token is which part of the text, so it cannot be known what the "
                 "assistant said: use its fast version (tokenizer.json), or set data.completion_only: false"
             )
-        # Training and validation are read ahead in threads of their own, and a tokenizer keeps settings of its last call.
+        # Training and validation are read ahead in threads of their own; a tokenizer keeps settings of its last call.
         with self._lock:
             return self._tokenizer(
                 texts,

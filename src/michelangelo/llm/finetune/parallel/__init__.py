@@ -1,1 +1,5 @@
-"""Several processes: who holds which part (`choosing` and the strategies), and how they are started (`launching`)."""
+"""Strategies for several processes, and how the processes are started. What a strategy is, is in `strategy`."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

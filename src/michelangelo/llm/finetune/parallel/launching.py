@@ -1,117 +1,89 @@
-"""Starting the processes of a run: some on this machine, or one per GPU of a Ray cluster.
+"""Starting the processes of a run: none beside this one, several on this machine, or workers of a Ray cluster.
 
-Each calls the same function; what the first one returns is the result, and the error of the first that fails is that of
-the run.
-It knows nothing of training.
+Every process calls the same function with the same arguments, after it has met the others; what the first one returns
+is the result. It knows no training.
 """
 
 from __future__ import annotations
 
-import pickle
-import signal
-import tempfile
-import threading
+import importlib
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from michelangelo import errors
 from michelangelo.llm.finetune.config import FinetuneConfig
-from michelangelo.llm.finetune.parallel import on_ray
+from michelangelo.llm.finetune.parallel import choosing, local_processes, on_ray
 
-__all__ = ["Entry", "launch"]
+__all__ = ["Entry", "launch", "launcher_of", "resolve"]
 
-T = TypeVar("T")
-Entry: TypeAlias = Callable[..., T]
-"""Called as `entry(config, display, should_stop=…)` in each process; importable by name."""
-_RESULT: Final = "result"
-_ERROR: Final = "error"
+Entry: TypeAlias = Callable[..., Any] | str
+"""Called as `entry(config, *arguments, should_stop=...)`: a function that every process can import, or
+`module:function`. `should_stop` says whether a person asked for the end."""
 
 
-def launch(config: FinetuneConfig, entry: Entry[T], display: Any) -> T:
-    """The first process's result. Raises what a process raised, SettingsError, LlmError when one died."""
-    launcher = config.parallel.launcher
-    if launcher == "ray" or (launcher == "auto" and config.parallel.ray_address):
-        return on_ray.launch(config, entry, display)
-    if launcher == "none":
-        return cast(T, entry(config, display))
-    return _launch_here(config, entry, display)
+def launch(config: FinetuneConfig, entry: Entry, *arguments: Any) -> Any:
+    """Calls `entry` in every process; what it returned in the first one.
+
+    A process that dies ends the others. Raises what the first one to fail raised, if that is one of ours, else
+    LlmError; SettingsError before anything is started where so many workers cannot be had.
+    """
+    parallel = config.parallel
+    launcher = launcher_of(config)
+    choosing.check(config, num_workers=parallel.num_workers)
+    if launcher == "ray":
+        return on_ray.run(config, resolve(entry), arguments)
+    if launcher == "none" or parallel.num_workers == 1:
+        return _run_here(config, resolve(entry), arguments)
+    uses_gpus = _uses_gpus(config)
+    _check_gpus(config, uses_gpus=uses_gpus)
+    return local_processes.run(parallel.num_workers, uses_gpus, resolve(entry), (config, *arguments))
 
 
-def _launch_here(config: FinetuneConfig, entry: Entry[T], display: Any) -> T:
-    workers = config.parallel.num_workers
-    on_gpu = _on_gpu(config)
-    if on_gpu and workers > torch.cuda.device_count():
-        raise errors.SettingsError(
-            f"parallel.num_workers {workers}: this machine has {torch.cuda.device_count()} GPUs; "
-            "use launcher: ray for more"
-        )
-    with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
-        arguments = (workers, on_gpu, folder, config, entry, display)
-        started = multiprocessing.start_processes(_run, arguments, nprocs=workers, join=False, start_method="spawn")
-        try:
-            with _first_interrupt_is_theirs():
-                while not started.join():
-                    pass
-        except multiprocessing.ProcessException as e:
-            raise _error_of(Path(folder), e) from e
-        return cast(T, pickle.loads((Path(folder) / _RESULT).read_bytes()))  # noqa: S301 - written by our own process
+def launcher_of(config: FinetuneConfig) -> Literal["none", "local", "ray"]:
+    """What `auto` amounts to."""
+    parallel = config.parallel
+    if parallel.launcher != "auto":
+        return parallel.launcher
+    if parallel.ray_address:
+        return "ray"
+    return "local" if parallel.num_workers > 1 else "none"
 
 
-def _run(
-    rank: int, workers: int, on_gpu: bool, folder: str, config: FinetuneConfig, entry: Entry[Any], display: Any
-) -> None:
-    """In a new process."""
-    asked = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: asked.set())
-    if on_gpu:
-        torch.cuda.set_device(rank)
-    else:
-        torch.set_num_threads(1)
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=workers
-    )
+def resolve(entry: Entry) -> Callable[..., Any]:
+    """Raises SettingsError for a name that is none."""
+    if not isinstance(entry, str):
+        return entry
+    module, _, name = entry.partition(":")
     try:
-        result = entry(config, display, should_stop=asked.is_set)
-    except errors.MichelangeloError as e:
-        (Path(folder) / f"{_ERROR}-{rank}").write_bytes(pickle.dumps((type(e), e.message)))
-        raise
-    if rank == 0:
-        (Path(folder) / _RESULT).write_bytes(pickle.dumps(result))
-    dist.destroy_process_group()
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise errors.SettingsError(f"{entry}: is no function that can be imported (module:function): {e}") from e
+    return found
 
 
-def _on_gpu(config: FinetuneConfig) -> bool:
-    return config.training.device != "cpu" and torch.cuda.is_available()
+def _run_here(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """In this process, which is alone, or one of those that another program started."""
+    there = dist.get_world_size() if dist.is_initialized() else 1
+    wanted = config.parallel.num_workers
+    if there != wanted:
+        raise errors.SettingsError(
+            f"parallel.launcher none: {wanted} workers are asked for, and {there} process"
+            f"{' is' if there == 1 else 'es are'} there; use launcher local or ray, or num_workers {there}"
+        )
+    return entry(config, *arguments, should_stop=lambda: False)
 
 
-def _error_of(folder: Path, ended: multiprocessing.ProcessException) -> errors.MichelangeloError:
-    for path in sorted(folder.glob(f"{_ERROR}-*")):
-        kind, message = pickle.loads(path.read_bytes())  # noqa: S301 - written by our own process
-        return cast(errors.MichelangeloError, kind(message))
-    last = str(ended).strip().splitlines()[-1]
-    return errors.LlmError(f"worker {ended.error_index} of the run ended unexpectedly: {last}")
+def _uses_gpus(config: FinetuneConfig) -> bool:
+    return config.training.device == "cuda" or (config.training.device == "auto" and torch.cuda.is_available())
 
 
-class _first_interrupt_is_theirs:
-    """Ctrl-C reaches the workers too, which end after their step; a second one ends at once."""
-
-    def __enter__(self) -> None:
-        self._asked = False
-        self._is_main = threading.current_thread() is threading.main_thread()
-        if self._is_main:
-            self._before = signal.signal(signal.SIGINT, self._take)
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_main:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
+def _check_gpus(config: FinetuneConfig, *, uses_gpus: bool) -> None:
+    there, wanted = torch.cuda.device_count(), config.parallel.num_workers
+    if uses_gpus and there < wanted:
+        raise errors.SettingsError(
+            f"parallel.num_workers: {wanted} workers need a GPU each, and this machine has {there}; take num_workers "
+            f"{max(there, 1)}, launcher ray on a cluster, or training.device: cpu"
+        )

@@ -1,91 +1,182 @@
-"""The processes of a run as workers of Ray Train, one per GPU, on any number of machines.
+"""The processes of a run as workers of Ray Train: one per GPU, on any number of nodes, started again when one is lost.
 
-Ray starts them, sets up torch.distributed, and starts them again after a loss, also fewer of them; where they go on is
-in our own checkpoints, which therefore have to be in a folder that all machines see.
+A lost worker or node ends the group; Ray starts a new one, with fewer workers where `min_workers` allows, and training
+goes on from its own newest checkpoint. Errors that would come again are not tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final
 
 import torch
 
 from michelangelo import errors
-from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.config import FinetuneConfig, ParallelConfig
 
-__all__ = ["launch"]
+__all__ = ["resized", "run"]
 
-T = TypeVar("T")
+_CONNECT_SECONDS: Final = 5.0
+_RESIZE_SECONDS: Final = 600.0
+"""Between looks for nodes that came back: a larger group costs the steps since the last checkpoint."""
 
 
-def launch(config: FinetuneConfig, entry: Callable[..., T], display: Any) -> T:
-    """The first worker's result. Raises SettingsError without Ray or a reachable cluster, LlmError when it gave up."""
+def run(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Calls `entry` in every worker; what the first one returned.
+
+    `num_workers` of the configuration is what there really is. Raises SettingsError where Ray is not installed, not
+    reachable or too small; the error of a worker; LlmError after more than `max_failures` losses.
+    """
     try:
         import ray
         from ray import train
         from ray.train import torch as train_torch
     except ImportError as e:
-        raise errors.SettingsError("parallel.launcher ray: pip install 'michelangelo-oss[ray]'") from e
+        raise errors.SettingsError("parallel.launcher ray: needs Ray: pip install 'michelangelo-oss[ray]'") from e
     parallel = config.parallel
-    _connect(ray, parallel.ray_address)
-    on_gpu = config.training.device == "cuda" or (
-        config.training.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
-    )
-    fewest = parallel.min_workers or parallel.num_workers
-    workers: Any = parallel.num_workers if fewest == parallel.num_workers else (fewest, parallel.num_workers)
-    trainer = train_torch.TorchTrainer(
-        _loop,
-        train_loop_config={"config": config.model_dump(mode="json"), "entry": entry, "display": display},
-        torch_config=train_torch.TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
-        run_config=train.RunConfig(
-            name=Path(config.output).name,
-            storage_path=str((Path(config.output) / "ray").absolute()),
-            failure_config=train.FailureConfig(max_failures=parallel.max_failures),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except train.TrainingFailedError as e:
-        raise _error_of(e) from e
-    if result.error is not None:
-        raise _error_of(result.error)
-    metrics = result.metrics or {}
-    if "problem" in metrics:
-        raise getattr(errors, metrics["kind"], errors.LlmError)(metrics["problem"])
-    return cast(T, metrics["result"])
+    with _cluster(config) as uses_gpus:
+        notes: Any = ray.remote(num_cpus=0)(_Notes).remote()
+        trainer = train_torch.TorchTrainer(
+            _work,
+            train_loop_config={"config": config, "entry": entry, "arguments": arguments, "notes": notes},
+            scaling_config=_scaling(train, parallel, uses_gpus=uses_gpus),
+            run_config=train.RunConfig(
+                name="workers",
+                storage_path=str(Path(config.output).absolute() / "ray"),
+                failure_config=train.FailureConfig(max_failures=parallel.max_failures),
+            ),
+            torch_config=train_torch.TorchConfig(backend="nccl" if uses_gpus else "gloo"),
+        )
+        problem: Exception | None = None
+        result: Any = None
+        try:
+            result = trainer.fit()
+        except train.TrainingFailedError as e:
+            problem = e
+        if (ours := ray.get(notes.error.remote())) is not None:
+            kind, message = ours
+            raise kind(message)
+        if problem is not None:
+            raise errors.LlmError(
+                f"the workers failed more than {parallel.max_failures} times (parallel.max_failures): "
+                f"{_last_line(problem)}. Start the run again to go on from its checkpoint"
+            ) from problem
+        return None if result is None else result.return_value
 
 
-def _loop(arguments: dict[str, Any]) -> None:
-    """In a worker. What a person has to mend is reported, since trying again would not help."""
+def _scaling(train: Any, parallel: ParallelConfig, *, uses_gpus: bool) -> Any:
+    """A range of workers where fewer will do."""
+    least = parallel.min_workers or parallel.num_workers
+    return train.ScalingConfig(
+        num_workers=parallel.num_workers if least == parallel.num_workers else (least, parallel.num_workers),
+        elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+        use_gpu=uses_gpus,
+    )
+
+
+def resized(config: FinetuneConfig, num_workers: int) -> FinetuneConfig:
+    """For another number of workers: as many sequences in a step as before, where passes can make up for workers."""
+    parallel, training = config.parallel, config.training
+    if num_workers == parallel.num_workers:
+        return config
+    passes = training.gradient_accumulation * parallel.num_workers / num_workers
+    return config.model_copy(
+        update={
+            "parallel": parallel.model_copy(update={"num_workers": num_workers}),
+            "training": training.model_copy(update={"gradient_accumulation": max(1, math.ceil(passes))}),
+        }
+    )
+
+
+class _Notes:
+    """What workers leave for the program that started them; it outlives a group of workers."""
+
+    def __init__(self) -> None:
+        self._error: tuple[type[errors.MichelangeloError], str] | None = None
+
+    def error(self) -> tuple[type[errors.MichelangeloError], str] | None:
+        return self._error
+
+    def fail(self, kind: type[errors.MichelangeloError], message: str) -> None:
+        self._error = self._error or (kind, message)
+
+
+def _work(terms: Mapping[str, Any]) -> Any:
+    """In each worker, whose group of processes is there."""
+    import ray
     from ray import train
 
-    from michelangelo.llm.finetune import config as configs
-
-    config = configs.parse(arguments["config"])
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
+    notes = terms["notes"]
+    if ray.get(notes.error.remote()) is not None:
+        return None  # it would only come again
+    context = train.get_context()
+    config = resized(terms["config"], context.get_world_size())
+    if torch.cuda.is_available() and config.training.device != "cpu":
+        torch.cuda.set_device(train.torch.get_device())
     try:
-        result = arguments["entry"](config, arguments["display"])
+        return terms["entry"](config, *terms["arguments"], should_stop=lambda: False)
     except errors.MichelangeloError as e:
-        train.report({"kind": type(e).__name__, "problem": e.message})
-        return
-    train.report({"result": result})
+        ray.get(notes.fail.remote(type(e), e.message))
+        raise
 
 
-def _connect(ray: Any, address: str) -> None:
-    if ray.is_initialized():
+@contextlib.contextmanager
+def _cluster(config: FinetuneConfig) -> Iterator[bool]:
+    """Ray, started here unless it runs already; whether the workers use GPUs."""
+    import ray
+
+    address, wanted = config.parallel.ray_address, config.parallel.num_workers
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _check_address(address)
+        # A worker and Ray's own controller take a logical processor each.
+        local: dict[str, Any] = {"num_cpus": max(os.cpu_count() or 1, wanted + 2), "include_dashboard": False}
+        try:
+            ray.init(address=address or "local", logging_level=logging.ERROR, **({} if address else local))
+        except (ConnectionError, RuntimeError, ValueError, OSError) as e:
+            where = f"at {address} cannot be reached" if address else "cannot be started on this machine"
+            raise errors.SettingsError(f"parallel.ray_address: Ray {where}: {_last_line(e)}") from e
+    try:
+        there: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        device = config.training.device
+        uses_gpus = device == "cuda" or (device == "auto" and there.get("GPU", 0) > 0)
+        _check_room(config, there, uses_gpus=uses_gpus)
+        yield uses_gpus
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
         return
     try:
-        ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=True)
-    except (ConnectionError, RuntimeError, ValueError) as e:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as e:
         raise errors.SettingsError(
-            f"parallel.ray_address {address or '(a local Ray)'}: cannot be reached: {str(e).strip().splitlines()[0]}"
+            f"parallel.ray_address {address}: nothing answers there ({e}); start Ray with `ray start --head`, or leave "
+            "ray_address empty to start one on this machine"
         ) from e
 
 
-def _error_of(e: BaseException) -> errors.MichelangeloError:
-    last = [line for line in str(e).strip().splitlines() if line.strip()]
-    return errors.LlmError(f"Ray gave the run up: {last[-1].strip() if last else type(e).__name__}")
+def _check_room(config: FinetuneConfig, there: Mapping[str, float], *, uses_gpus: bool) -> None:
+    parallel = config.parallel
+    least = parallel.min_workers or parallel.num_workers
+    kind = "GPU" if uses_gpus else "CPU"
+    if there.get(kind, 0) < least:
+        raise errors.SettingsError(
+            f"parallel.num_workers: {least} workers need a {kind} each, and the Ray cluster has "
+            f"{there.get(kind, 0):g}; take fewer workers, or min_workers to begin with what there is"
+        )
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

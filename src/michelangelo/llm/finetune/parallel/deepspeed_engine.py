@@ -1,0 +1,169 @@
+"""ZeRO by DeepSpeed itself: its engine as a strategy, with a configuration made from the run's.
+
+`zero1`, `zero2`, `zero3`, also with optimizer or parameters on the host. States go to checkpoints whole and in fp32, by
+parameter, so that a checkpoint can go on under any other strategy. DeepSpeed is loaded when a run asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from michelangelo import errors
+from michelangelo.llm.finetune import optimizers, strategy
+from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.strategy import Accept, MakeOptimizer
+
+__all__ = ["DeepSpeedEngine", "configuration"]
+
+_STAGES: Final = {"zero1": 1, "zero2": 2, "zero3": 3}
+_COPY: Final = "copy"
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+
+
+class DeepSpeedEngine:
+    """Every process of the run makes one. AdamW only."""
+
+    def __init__(self, device: torch.device, config: FinetuneConfig) -> None:
+        self.device = device
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.data_rank, self.data_parallel = self.rank, self.world_size
+        self._config = config
+        self._engine: Any = None
+        self._names: dict[str, nn.Parameter] = {}
+        self._steps = 0
+
+    def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> Any:
+        """DeepSpeed makes the optimizer; what is given back sets its learning rate."""
+        import deepspeed
+
+        # It will not start without, though the group of processes is there.
+        os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
+        self._names = dict(strategy.trained_parameters(model))
+        settings = configuration(self._config, self.world_size)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model, model_parameters=list(self._names.values()), config=settings, dist_init_required=False
+        )
+        return _Rates(self._engine)
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        # DeepSpeed averages over processes; a loss is a share of the mean over all of them.
+        self._engine.backward(loss * self.data_parallel)
+
+    def step(self, max_grad_norm: float, accept: Accept = optimizers.finite) -> float:
+        """Gradients are gathered one by one for their norm, since DeepSpeed says it only after a step."""
+        from deepspeed.utils import safe_get_full_grad
+
+        squares = 0.0
+        for parameter in self._names.values():
+            gradient = safe_get_full_grad(parameter)
+            if gradient is not None:
+                squares += float(gradient.float().pow(2).sum())
+        norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
+        if accept(norm):
+            self._engine.step()
+            self._steps += 1
+        else:
+            self._engine.zero_grad()
+            self._optimizer.zero_grad()
+        return norm
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def model_state(self) -> dict[str, Any]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {
+            name: safe_get_full_fp32_param(parameter).detach().to(parameter.dtype)
+            for name, parameter in self._names.items()
+        }
+
+    def optimizer_state(self) -> dict[str, Any]:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        state: dict[str, Any] = {}
+        for name, parameter in self._names.items():
+            state[f"{_COPY}.{name}"] = safe_get_full_fp32_param(parameter).detach()
+            for moment in _MOMENTS:
+                value = safe_get_full_optimizer_state(parameter, moment)
+                if value is not None:
+                    state[f"{moment}.{name}"] = value.detach()
+            state[f"step.{name}"] = torch.tensor(float(self._steps))
+        return state
+
+    def load_state(self, model: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        if missing := sorted(self._names.keys() ^ model.keys()):
+            raise errors.CheckpointError(
+                f"the checkpoint is of another model or adapter: {len(missing)} names differ, such as {missing[0]}"
+            )
+        for name, parameter in self._names.items():
+            whole = optimizer.get(f"{_COPY}.{name}", model[name])
+            safe_set_full_fp32_param(parameter, whole.float())
+            for moment in _MOMENTS:
+                if (value := optimizer.get(f"{moment}.{name}")) is not None:
+                    safe_set_full_optimizer_state(parameter, value.float(), moment)
+        steps = [value for key, value in optimizer.items() if key.startswith("step.")]
+        self._steps = int(steps[0]) if steps else 0
+        for state in self._optimizer.optimizer.state.values():
+            if "step" in state:
+                state["step"] = (
+                    torch.full_like(state["step"], self._steps) if torch.is_tensor(state["step"]) else self._steps
+                )
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def close(self) -> None:
+        """The engine's hooks go with it."""
+        if self._engine is not None:
+            self._engine.destroy()
+            self._engine = None
+
+
+class _Rates(optimizers.NamedOptimizer):
+    """The part of an optimizer that a trainer sees."""
+
+    def __init__(self, engine: Any) -> None:
+        self.inner = engine.optimizer
+
+
+def configuration(config: FinetuneConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's document for a run. Passes are counted by the trainer, which says which one is the last."""
+    optimizer, training, parallel = config.optimizer, config.training, config.parallel
+    zero: dict[str, Any] = {"stage": _STAGES[parallel.sharding], "contiguous_gradients": True}
+    if parallel.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if parallel.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": training.micro_batch,
+        "gradient_accumulation_steps": training.gradient_accumulation,
+        "train_batch_size": training.micro_batch * training.gradient_accumulation * world_size,
+        "gradient_clipping": optimizer.max_grad_norm,
+        "bf16": {"enabled": training.precision != "fp32"},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "torch_adam": True,
+                "lr": optimizer.learning_rate,
+                "betas": list(optimizer.betas),
+                "eps": optimizer.eps,
+                "weight_decay": optimizer.weight_decay,
+            },
+        },
+    }
