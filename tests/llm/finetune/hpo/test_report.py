@@ -17,7 +17,7 @@ from michelangelo.llm.finetune import config as configuration
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.hpo import report, space, trial
 from michelangelo.llm.finetune.hpo.report import SearchReport, Trial
-from michelangelo.llm.finetune.recording import Ended, Evaluated, Sink
+from michelangelo.llm.finetune.recording import Ended, Evaluated, Event, Sink
 from michelangelo.llm.finetune.sinks.events_file import EventsFile
 
 RATE, RANK = "optimizer.learning_rate", "adapter.rank"
@@ -116,6 +116,21 @@ def test_a_trial_trains_its_own_configuration_and_reports_evaluations(setup: tri
     assert (trained[0].optimizer.learning_rate, trained[0].adapter.rank) == (3e-4, 64)
     assert trained[0].output == f"{setup.config.output}/trials/t1"
     assert trained[0].trackers[0].name == "sweep-t1"
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (Evaluated(6, math.nan, 0, False), "the validation data has no trained tokens"),
+        (Evaluated(6, math.nan, 64, False), "without a loss to compare by"),
+        (run_events.started(), "without a loss to compare by"),
+    ],
+)
+def test_a_trial_that_cannot_be_compared_says_why(setup: trial.TrialSetup, event: Event, said: str) -> None:
+    def train(config: FinetuneConfig, sinks: Sequence[Sink]) -> None:
+        sinks[0].receive(event)
+
+    assert said in run(setup, train)[-1]["message"]
 
 
 def test_a_trial_without_validation_data_reports_the_smoothed_loss(setup: trial.TrialSetup) -> None:

@@ -56,6 +56,8 @@ class LossReporter:
         self._every = 1
         self.step = 0
         self.loss = math.nan
+        self.is_empty = False
+        """The validation data has nothing to compare by."""
 
     def receive(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -63,7 +65,7 @@ class LossReporter:
         elif isinstance(event, Stepped):
             self.stepped(event.step, event.loss)
         elif isinstance(event, Evaluated):
-            self.evaluated(event.step, event.loss)
+            self.evaluated(event.step, event.loss, event.num_tokens)
 
     def stepped(self, step: int, loss: float) -> None:
         self.step = step
@@ -73,9 +75,10 @@ class LossReporter:
             if step % self._every == 0:
                 self._send()
 
-    def evaluated(self, step: int, loss: float) -> None:
+    def evaluated(self, step: int, loss: float, num_tokens: int) -> None:
         if self._by_validation:
             self.loss, self.step = loss, step
+            self.is_empty = num_tokens == 0
             self._send()
 
     def close(self) -> None:
@@ -115,9 +118,13 @@ def _train(setup: TrialSetup, name: str, values: Mapping[str, Any], train: Train
     try:
         chosen = _configured(setup, name, values)
         train(chosen, [reporter])
-        if math.isnan(reporter.loss):
+        if not reporter.step:
             # With several workers the loop runs in other processes, which write what happens to a file.
             reporter = _from_file(Path(chosen.output) / events_file.FILE_NAME, by_validation=by_validation)
+        if reporter.is_empty:
+            message = "the validation data has no trained tokens: give more rows, or a larger data.validation_share"
+        elif not math.isfinite(reporter.loss):
+            message = "the run ended without a loss to compare by"
     except errors.MichelangeloError as e:
         message = e.message or type(e).__name__
     loss = reporter.loss if not message and math.isfinite(reporter.loss) else None
@@ -139,7 +146,7 @@ def _from_file(file: Path, *, by_validation: bool) -> LossReporter:
         if event["event"] == "Stepped":
             reporter.stepped(event["step"], event["loss"])
         elif event["event"] == "Evaluated":
-            reporter.evaluated(event["step"], event["loss"])
+            reporter.evaluated(event["step"], event["loss"], event["num_tokens"])
     return reporter
 
 
