@@ -32,7 +32,6 @@ ENVIRONMENT_CARRIERS = {
     "michelangelo.cli.secret_set",
     "michelangelo.app.storage_access",
     "michelangelo.llm.finetune.parallel.deepspeed_engine",
-    "michelangelo.llm.finetune.parallel.on_ray",
 }
 """They hand the environment on to tasks, or take a value that the user names, and read no setting from it."""
 UPWARD_CALLER = "michelangelo.uniflow.runner"

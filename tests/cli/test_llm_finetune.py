@@ -129,6 +129,35 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(config_file: Path, tmp_path: Pa
     assert f"resumes after step {report['step']} " in again.stderr
 
 
+@pytest.mark.slow
+def test_a_run_with_every_tracker_prints_nothing_but_its_result(config_file: Path, tmp_path: Path) -> None:
+    kinds = ("mlflow", "comet", "tensorboard", "wandb")
+    trackers = f"trackers=[{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]"
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("mactl")),
+            "llm",
+            "finetune",
+            str(config_file),
+            "-o",
+            "json",
+            "--set",
+            trackers,
+        ],
+        env=os.environ | {"MA_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads(done.stdout)
+    assert report["outcome"] == "Succeeded"
+    assert not [alert for alert in report["alerts"] if "SinkLost" in alert]
+    out = tmp_path / "out"
+    assert {file.name.partition("-")[0] for file in (out / "trackers").iterdir()} == set(kinds)
+    for pattern in ("mlflow.db", "comet/*.zip", "tensorboard/events*", "wandb/offline-run-*/*.wandb"):
+        assert list(out.glob(pattern)), pattern
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -64,12 +64,15 @@ def finetune(
     if resume:
         checkpoint = chosen.checkpoint.model_copy(update={"resume": resume})
         chosen = chosen.model_copy(update={"checkpoint": checkpoint})
-    running = importlib.import_module("michelangelo.llm.finetune.running")
+    # Libraries print to standard output, which is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        running = importlib.import_module("michelangelo.llm.finetune.running")
+        plan = _plan(chosen, running) if dry_run else {}
     if dry_run:
-        _print(_plan(chosen, running), output_format, _plan_rows)
+        _print(plan, output_format, _plan_rows)
         return
     display = running.Display(is_on=not quiet, no_color=settings.load().no_color)
-    with _stopping() as stop:
+    with _stopping() as stop, contextlib.redirect_stdout(sys.stderr):
         report = running.finetune(chosen, display=display, should_stop=lambda: bool(stop))
     _print(report.to_dict(), output_format, _result_rows)
     if stop:

@@ -5,6 +5,7 @@ It reads the words and prints; the search is in `michelangelo.llm.finetune.hpo`,
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
@@ -67,7 +68,9 @@ def search(
     space = importlib.import_module("michelangelo.llm.finetune.hpo.space")
     chosen = overrides.load(config, changes)
     searched = _space(space, words, chosen.adapter.method)
-    searching = importlib.import_module("michelangelo.llm.finetune.hpo.search")
+    # Libraries print to standard output, which is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        searching = importlib.import_module("michelangelo.llm.finetune.hpo.search")
     reporting = importlib.import_module("michelangelo.llm.finetune.hpo.report")
     options = searching.SearchOptions(
         scheduler="asha" if words["asha"] else "all",
@@ -75,7 +78,8 @@ def search(
         seed=words["seed"],
         fresh=words["fresh"],
     )
-    report = searching.search(chosen, searched, num_trials=trials, options=options)
+    with contextlib.redirect_stdout(sys.stderr):
+        report = searching.search(chosen, searched, num_trials=trials, options=options)
     if output_format == "table":
         _print_table(report)
     else:

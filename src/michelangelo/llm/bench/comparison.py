@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from michelangelo.llm.bench import predicting, probing
 from michelangelo.llm.bench.experiment import Deadline, Outcome, Point, Quantity, Series, Task, filled
@@ -15,12 +16,10 @@ from michelangelo.llm.training_setup import TrainingSetup
 
 __all__ = ["Goals", "Pair", "measure", "predict"]
 
-SAVED, LARGER, SPEED, GAIN = (
-    "memory saved at equal batch",
-    "larger largest batch",
-    "speed at equal batch",
-    "speed at the largest batch",
-)
+_SAVED: Final = "memory saved at equal batch"
+_LARGER: Final = "larger largest batch"
+_SPEED: Final = "speed at equal batch"
+_GAIN: Final = "speed at the largest batch"
 _PRECISION = 0.04
 """Largest batches are found to this share: the next larger one that was tried did not fit."""
 
@@ -73,15 +72,15 @@ def predict(task: Task, pair: Pair) -> list[Quantity]:
             Quantity(case=name, name=_memory_at(equal), unit="bytes", predicted=values["memory"]),
             Quantity(case=name, name="largest batch", unit="sequences", predicted=values["largest"]),
             Quantity(case=name, name=_speed_at(equal), unit="tokens/s", predicted=values["speed"]),
-            Quantity(case=name, name=GAIN, unit="tokens/s", predicted=values["top speed"]),
+            Quantity(case=name, name=_GAIN, unit="tokens/s", predicted=values["top speed"]),
         ]
     base, better = (by_case[name] for name in pair.names)
     saved = _saved(base["memory"], better["memory"])
     ratios = [
-        (SAVED, "share", saved, pair.goals.saved),
-        (LARGER, "times", _ratio(better["largest"], base["largest"]), pair.goals.larger),
-        (SPEED, "times", _ratio(better["speed"], base["speed"]), None),
-        (GAIN, "times", _ratio(better["top speed"], base["top speed"]), pair.goals.gain),
+        (_SAVED, "share", saved, pair.goals.saved),
+        (_LARGER, "times", _ratio(better["largest"], base["largest"]), pair.goals.larger),
+        (_SPEED, "times", _ratio(better["speed"], base["speed"]), None),
+        (_GAIN, "times", _ratio(better["top speed"], base["top speed"]), pair.goals.gain),
     ]
     found += [
         Quantity(case=pair.title, name=name, unit=unit, predicted=value, goal=goal)  # type: ignore[arg-type]
@@ -111,14 +110,14 @@ def measure(task: Task, pair: Pair, predicted: Sequence[Quantity], deadline: Dea
         measured[name, "largest batch"] = largest[name]
         if largest[name]:
             top[name] = probe.measure(setup.replace(micro_batch=largest[name])).tokens_per_second
-            measured[name, GAIN] = top[name]
+            measured[name, _GAIN] = top[name]
     base, better = pair.names
     memory = [measured.get((name, _memory_at(equal))) for name in pair.names]
     speed = [measured.get((name, _speed_at(equal))) for name in pair.names]
-    measured[pair.title, SAVED] = _saved(*memory)
-    measured[pair.title, LARGER] = _ratio(largest.get(better), largest.get(base))
-    measured[pair.title, SPEED] = _ratio(speed[1], speed[0])
-    measured[pair.title, GAIN] = _ratio(top.get(better), top.get(base))
+    measured[pair.title, _SAVED] = _saved(*memory)
+    measured[pair.title, _LARGER] = _ratio(largest.get(better), largest.get(base))
+    measured[pair.title, _SPEED] = _ratio(speed[1], speed[0])
+    measured[pair.title, _GAIN] = _ratio(top.get(better), top.get(base))
     quantities = filled(predicted, measured)
     return Outcome(
         quantities=quantities,
@@ -173,7 +172,11 @@ def _ratio(better: float | None, base: float | None) -> float | None:
 
 
 def _bars(quantities: Sequence[Quantity], pair: Pair, equal: int) -> list[Series]:
-    wanted = {_memory_at(equal): ("memory (GB)", 1e9), "largest batch": ("largest batch", 1.0), GAIN: ("tokens/s", 1.0)}
+    wanted = {
+        _memory_at(equal): ("memory (GB)", 1e9),
+        "largest batch": ("largest batch", 1.0),
+        _GAIN: ("tokens/s", 1.0),
+    }
     series = []
     for name, (label, unit) in wanted.items():
         for position, case in enumerate(pair.names):
@@ -190,7 +193,7 @@ def _bars(quantities: Sequence[Quantity], pair: Pair, equal: int) -> list[Series
 
 def _conclusions(task: Task, pair: Pair, by_key: Mapping[tuple[str, str], Quantity], equal: int) -> list[str]:
     said = []
-    saved, larger, gain = (by_key[pair.title, name] for name in (SAVED, LARGER, GAIN))
+    saved, larger, gain = (by_key[pair.title, name] for name in (_SAVED, _LARGER, _GAIN))
     if saved.measured is not None:
         said.append(
             f"At batch {equal}, {pair.title} saves {saved.measured:.0%} of the memory of tensors{_of_goal(saved)}."

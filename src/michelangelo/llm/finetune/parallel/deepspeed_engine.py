@@ -68,6 +68,7 @@ class DeepSpeedEngine:
                 squares += float(gradient.float().pow(2).sum())
         norm = math.sqrt(squares) if math.isfinite(squares) else math.nan
         if accept(norm):
+            self._optimizer.clip_grad = max_grad_norm
             self._engine.step()
             self._steps += 1
         else:
