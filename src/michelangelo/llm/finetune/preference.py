@@ -54,11 +54,14 @@ class PreferenceObjective:
         pairs = _side_by_side(batch)
         reference = self._reference_of(pairs)
         model = _halves(-causal_lm.losses(self._model, pairs, "rows"))
-        lengths = _halves((pairs.labels[:, 1:] != IGNORED).sum(1).clamp_min(1).to(torch.float32))
-        losses = pair_losses(model, reference, lengths, self._config)
+        lengths = _halves((pairs.labels[:, 1:] != IGNORED).sum(1).to(torch.float32))
+        # Rows that only fill up the last batch have nothing to prefer.
+        kept = ((lengths.chosen > 0) & (lengths.rejected > 0)).to(torch.float32)
+        counted = LogProbabilities(lengths.chosen.clamp_min(1), lengths.rejected.clamp_min(1))
+        losses = kept * pair_losses(model, reference, counted, self._config)
         beta = self._config.beta
-        chosen = beta * (model.chosen - reference.chosen).detach()
-        rejected = beta * (model.rejected - reference.rejected).detach()
+        chosen = kept * beta * (model.chosen - reference.chosen).detach()
+        rejected = kept * beta * (model.rejected - reference.rejected).detach()
         metrics = {
             "accuracy": (chosen > rejected).float().sum(),
             "margin": (chosen - rejected).sum(),
@@ -70,7 +73,8 @@ class PreferenceObjective:
 
     def count(self, batch: Batch | PreferenceBatch) -> int:
         assert isinstance(batch, PreferenceBatch)
-        return batch.chosen.input_ids.shape[0]
+        there = [(side.labels[:, 1:] != IGNORED).any(1) for side in (batch.chosen, batch.rejected)]
+        return int((there[0] & there[1]).sum())
 
     @torch.no_grad()
     def _reference_of(self, pairs: Batch) -> LogProbabilities:

@@ -232,10 +232,22 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
     checkpoints = store.CheckpointStore(
         folder, config.checkpoint, rank=strategy.rank, world_size=strategy.world_size, record=recorder.record
     )
+    # Counting reads data, so it is left out where the number of steps is said.
+    num_batches = None if config.training.max_steps else opened.train.num_batches()
     parts = trainer.Parts(
-        loaded, objective, strategy, optimizer, opened.train, opened.validation, checkpoints, recorder, meter
+        loaded,
+        objective,
+        strategy,
+        optimizer,
+        opened.train,
+        opened.validation,
+        checkpoints,
+        recorder,
+        meter,
+        data_alerts=lambda step: opened.report.take_alerts(step),
+        steps_per_epoch=(num_batches or 0) / config.training.gradient_accumulation,
     )
-    total = _total_steps(config, opened.train.num_batches())
+    total = _total_steps(config, num_batches)
     loop = trainer.Trainer(config, parts, total_steps=total, should_stop=should_stop)
     try:
         if (found := _checkpoint_to_resume(config, checkpoints)) is not None:

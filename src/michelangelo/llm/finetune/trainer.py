@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +43,10 @@ class Parts:
     checkpoints: store.CheckpointStore
     recorder: Recorder
     meter: Meter
+    data_alerts: Callable[[int], Sequence[Alert]] = lambda _: ()
+    """What is new to be told of the data, at a step."""
+    steps_per_epoch: float = 0.0
+    """0: not known; epochs are then counted whole."""
 
 
 @dataclass(slots=True)
@@ -207,8 +211,8 @@ class Trainer:
     ) -> None:
         parts, step = self._parts, self.progress.step
         num_tokens, seconds, per_second = speed
-        length = parts.train.num_batches()
-        per_epoch = length / self._config.training.gradient_accumulation if length else math.nan
+        for alert in parts.data_alerts(step):
+            parts.recorder.record(alert)
         parts.recorder.record(
             Stepped(
                 step=step,
@@ -221,7 +225,7 @@ class Trainer:
                 mfu=parts.meter.mfu(per_second),
                 memory_bytes=parts.meter.memory_bytes(),
                 eta_seconds=parts.meter.eta_seconds(self._total_steps - step),
-                epoch=step / per_epoch if per_epoch else math.nan,
+                epoch=step / parts.steps_per_epoch if parts.steps_per_epoch else float(self.progress.epoch),
                 metrics=metrics,
             )
         )

@@ -1,0 +1,56 @@
+"""What processes of a run are told to do, in tests of how they are started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from michelangelo import errors
+from michelangelo.llm.finetune import running
+from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.recording import Event, Saved
+
+__all__ = ["add_up", "fail", "finetune_dying"]
+
+
+def add_up(config: FinetuneConfig, number: int, **_: Any) -> tuple[int, float]:
+    total = torch.tensor(float(number + dist.get_rank()))
+    dist.all_reduce(total)
+    return dist.get_rank(), float(total)
+
+
+def fail(config: FinetuneConfig, how: str, **_: Any) -> None:
+    """The second process fails; the first one waits for it for ever."""
+    if dist.get_rank() == 1:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "ours":
+            raise errors.DatasetError("the second process does not like the data")
+        raise ZeroDivisionError("a mistake")
+    threading.Event().wait()
+
+
+def finetune_dying(config: FinetuneConfig, marks: str, rank: int, **_: Any) -> running.Report:
+    """A run in which one process is killed once, behind its second checkpoint."""
+    saved: list[Event] = []
+
+    class Killer:
+        name = "killer"
+
+        def receive(self, event: Event) -> None:
+            if isinstance(event, Saved):
+                saved.append(event)
+                mark = os.path.join(marks, f"killed-{dist.get_world_size()}")
+                if len(saved) == 2 and not os.listdir(marks):
+                    with open(mark, "w") as file:
+                        file.write(str(event.step))
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        def close(self) -> None: ...
+
+    return running.work(config, sinks=[Killer()] if dist.get_rank() == rank else [])
