@@ -15,7 +15,7 @@ from michelangelo.llm.finetune import running
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.recording import Event, Saved
 
-__all__ = ["add_up", "fail", "finetune_dying"]
+__all__ = ["add_up", "fail", "finetune_dying", "wait"]
 
 
 def add_up(config: FinetuneConfig, number: int, **_: Any) -> tuple[int, float]:
@@ -32,6 +32,13 @@ def fail(config: FinetuneConfig, how: str, **_: Any) -> None:
         if how == "ours":
             raise errors.DatasetError("the second process does not like the data")
         raise ZeroDivisionError("a mistake")
+    threading.Event().wait()
+
+
+def wait(config: FinetuneConfig, pipe: str, **_: Any) -> None:
+    with open(pipe, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    dist.barrier()
     threading.Event().wait()
 
 

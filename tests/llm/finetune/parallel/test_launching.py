@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,14 @@ from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.parallel import launching, on_ray
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
+
+PROGRAM = """
+from pathlib import Path
+from tests.llm.finetune.parallel import entries, test_launching
+from michelangelo.llm.finetune.parallel import launching
+if __name__ == "__main__":
+    launching.launch(test_launching.make(Path("{folder}")), entries.wait, "{pipe}")
+"""
 
 
 @pytest.fixture
@@ -95,38 +106,17 @@ def test_run_of_two_processes_is_that_of_one(model_folder: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_processes_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
-    """The program that started them is killed: they notice, and leave nothing behind."""
-    import os
-    import signal
-    import subprocess
-    import sys
-
-    pids = tmp_path / "pids"
-    program = (
-        "from tests.llm.finetune.parallel import test_launching as t, entries\n"
-        "from michelangelo.llm.finetune.parallel import launching\n"
-        "from pathlib import Path\n"
-        f"if __name__ == '__main__':\n    launching.launch(t.make(Path({str(tmp_path)!r})), entries.wait, {str(pids)!r})\n"
-    )
+    """The program that started them is killed: they are told, and leave nothing behind."""
+    pipe = tmp_path / "pids"
+    os.mkfifo(pipe)
     script = tmp_path / "program.py"
-    script.write_text(program)
+    script.write_text(PROGRAM.format(folder=str(tmp_path), pipe=str(pipe)))
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (pids.is_file() and len(pids.read_text().split()) == 2):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        os.sched_yield()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for pid in map(int, pids.read_text().split()):
-        while _is_running(pid):
-            assert time.monotonic() < deadline
-            os.sched_yield()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
+    with pipe.open() as lines:
+        ends = [os.pidfd_open(int(line)) for line in (lines.readline(), lines.readline())]
+        process.kill()
+        process.wait()
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "it still runs"
+        os.close(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import multiprocessing.connection
 import pickle
 import signal
@@ -35,6 +36,8 @@ def run(count: int, uses_gpus: bool, function: Callable[..., Any], arguments: Se
 
     Raises what a process raised, if it is one of ours; LlmError for other ends. All processes have ended then.
     """
+    # Loaded once, and not in each process, where they are forked.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([function.__module__])
     with tempfile.TemporaryDirectory(prefix="michelangelo-processes-") as folder:
         started = torch_processes.start_processes(  # type: ignore[attr-defined,no-untyped-call]
             _work,
