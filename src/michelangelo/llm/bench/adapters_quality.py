@@ -130,7 +130,7 @@ def _texts(*, quick: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     documentation = [topics.topics[name] for name in names]
     sources = [inspect.getsource(module) for module in (statistics, inspect, argparse, copy)]
     words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=_VOCABULARY, show_progress=False)
     words.train_from_iterator([*documentation[: 20 if quick else 60], *sources[:1]], trainer)
     rows = [_rows(words, text, limit=60 if quick else 4000) for text in (documentation, sources[:2], sources[2:])]

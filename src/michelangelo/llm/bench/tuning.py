@@ -27,7 +27,7 @@ from michelangelo.llm.planner.hardware import Hardware
 from michelangelo.llm.planner.search import Candidate
 from michelangelo.llm.training_setup import TrainingSetup
 
-__all__ = ["Tried", "Tuned", "tune"]
+__all__ = ["Device", "Tried", "Tuned", "tune"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 _TRIER: Final = "michelangelo.llm.bench.trying"
@@ -149,7 +149,8 @@ def _chosen(candidates: Sequence[Candidate], tries: int) -> list[Candidate]:
     """The fastest by the plan, at most two of a kind of recomputation first: its error is alike within a kind."""
     ordered = sorted(candidates, key=lambda candidate: -candidate.tokens_per_second)
     kinds: dict[str, int] = {}
-    first, rest = [], []
+    first: list[Candidate] = []
+    rest: list[Candidate] = []
     for candidate in ordered:
         kinds[candidate.setup.checkpointing] = kinds.get(candidate.setup.checkpointing, 0) + 1
         (first if kinds[candidate.setup.checkpointing] <= 2 else rest).append(candidate)

@@ -30,7 +30,18 @@ from michelangelo import errors
 from michelangelo.llm.finetune import lora_experts, lora_linear, nf4, projections, quantization
 from michelangelo.llm.finetune.config import AdapterConfig
 
-__all__ = ["ADAPTER", "FusedLinear", "apply", "disabled", "merge", "num_parameters", "save", "state", "trained_share"]
+__all__ = [
+    "ADAPTER",
+    "FusedLinear",
+    "SharedInput",
+    "apply",
+    "disabled",
+    "merge",
+    "num_parameters",
+    "save",
+    "state",
+    "trained_share",
+]
 
 ADAPTER: Final = "default"
 """PEFT's name of the one adapter."""

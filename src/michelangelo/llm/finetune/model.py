@@ -33,6 +33,7 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "read_shape",
+    "use_liger",
 ]
 
 _PROBE_LENGTHS: Final = (5, 4)

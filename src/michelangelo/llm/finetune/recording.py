@@ -134,9 +134,9 @@ class Recorder:
                 pending.append(Alert(getattr(now, "step", 0), "SinkLost", said))
 
     def close(self) -> None:
-        """Ends every sink; what fails then is said by the sinks that are left."""
+        """Ends every sink, the last one first; what fails then is said by those that are left."""
         while self._sinks:
-            sink = self._sinks.pop(0)
+            sink = self._sinks.pop()
             try:
                 sink.close()
             except SinkError as e:

@@ -34,7 +34,7 @@ from michelangelo.llm.finetune import (
     randomness,
     trainer,
 )
-from michelangelo.llm.finetune.checkpoint import store
+from michelangelo.llm.finetune.checkpoint import finding, store
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.data import opening
 from michelangelo.llm.finetune.meter import Meter
@@ -58,7 +58,7 @@ __all__ = [
     "work",
 ]
 
-EVENTS = "events.jsonl"
+EVENTS = events_file.FILE_NAME
 REPORT = "report.json"
 CONFIG = "config.json"
 
@@ -304,7 +304,7 @@ def _total_steps(config: FinetuneConfig, num_batches: int | None) -> int:
     return max(1, math.ceil(num_batches * training.epochs / training.gradient_accumulation))
 
 
-def _checkpoint_to_resume(config: FinetuneConfig, checkpoints: store.CheckpointStore) -> store.Checkpoint | None:
+def _checkpoint_to_resume(config: FinetuneConfig, checkpoints: store.CheckpointStore) -> finding.Checkpoint | None:
     if config.checkpoint.resume == "never":
         return None
     if config.checkpoint.resume == "auto":

@@ -20,7 +20,7 @@ from michelangelo import errors
 from michelangelo.llm.finetune import attention, optimizers, policy, randomness, schedule
 from michelangelo.llm.finetune.batch import Batch, Batches, PreferenceBatch
 from michelangelo.llm.finetune.checkpoint import state as checkpoint_state
-from michelangelo.llm.finetune.checkpoint import store
+from michelangelo.llm.finetune.checkpoint import finding, store
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.meter import Meter, without_pauses
 from michelangelo.llm.finetune.objective import Objective
@@ -100,7 +100,7 @@ class Trainer:
         self._policy = policy.Policy(config.policy)
         self.progress = Progress()
 
-    def resume(self, checkpoint: store.Checkpoint) -> None:
+    def resume(self, checkpoint: finding.Checkpoint) -> None:
         """Go on from a checkpoint, with the data where it was."""
         shared = self._load(checkpoint)
         self._parts.train.restore(shared["data"])
@@ -248,7 +248,12 @@ class Trainer:
         parts.validation.restore(start)
         parts.model.train()
         total, terms = parts.strategy.sum(sums).tolist()
-        progress.validation_loss = total / terms if terms else math.nan
+        if not terms:
+            raise errors.DatasetError(
+                "the validation data has no token to judge by: "
+                "add rows to data.validation, or raise data.validation_share"
+            )
+        progress.validation_loss = total / terms
         decision = self._policy.judge_evaluation(progress.step, progress.validation_loss)
         is_best = isinstance(decision, policy.Proceed | policy.Stop) and decision.is_best
         if is_best:
@@ -281,7 +286,7 @@ class Trainer:
         return not training.max_steps and self.progress.epoch >= training.epochs
 
     def _finish(self, outcome: Literal["Succeeded", "Stopped"], message: str) -> Outcome:
-        self.progress.is_over = outcome == "Succeeded"
+        self.progress.is_over = outcome == "Succeeded" and self._has_enough_epochs()
         self._save()
         self._parts.checkpoints.wait()
         return Outcome(outcome, message, self.progress)
@@ -304,7 +309,7 @@ class Trainer:
             validation_loss=loss if math.isfinite(loss) else None,
         )
 
-    def _load(self, checkpoint: store.Checkpoint) -> Mapping[str, Any]:
+    def _load(self, checkpoint: finding.Checkpoint) -> Mapping[str, Any]:
         loaded = self._parts.checkpoints.load(checkpoint, self._parts.strategy)
         self.progress = Progress.from_dict(loaded.shared["progress"])
         self._policy.restore(loaded.shared["policy"])

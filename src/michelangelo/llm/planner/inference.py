@@ -23,7 +23,7 @@ from michelangelo.llm.planner import cost, wire_names
 from michelangelo.llm.planner.hardware import Hardware
 from michelangelo.llm.planner.prices import Price, PriceTable
 
-__all__ = ["LEVEL", "InferencePlan", "InferenceSetup", "Point", "explained", "make", "point", "problems"]
+__all__ = ["LEVEL", "InferencePlan", "InferenceSetup", "Point", "Precision", "explained", "make", "point", "problems"]
 
 Precision: TypeAlias = Literal["bf16", "fp8", "int4"]
 _BYTES: Final = {"bf16": 2.0, "fp8": 1.0, "int4": 0.5 + 4 / 64}

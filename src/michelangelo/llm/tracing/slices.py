@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from michelangelo import errors
 from michelangelo.llm.training_setup import TrainingSetup
 
-__all__ = ["build", "checkpointed", "described", "fake", "fake_tokens", "with_lora"]
+__all__ = ["build", "checkpointed", "described", "fake", "fake_tokens", "with_lora", "with_storages"]
 
 _DROPOUTS: Final = (
     "attention_dropout",

@@ -32,7 +32,7 @@ from michelangelo.llm.finetune.config import CheckpointConfig
 from michelangelo.llm.finetune.recording import Alert, Event, Saved
 from michelangelo.llm.finetune.strategy import Strategy
 
-__all__ = ["Checkpoint", "CheckpointStore"]
+__all__ = ["CheckpointStore"]
 
 
 class CheckpointStore:

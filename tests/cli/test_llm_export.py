@@ -1,0 +1,33 @@
+"""`mactl llm export` from the command line: what it prints, and bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.llm.conftest import _one_thread, model_folder, tokenizer_folder  # noqa: F401 fixtures
+from tests.llm.finetune import runs
+
+from michelangelo.llm.finetune import running
+
+Mactl = Callable[..., Any]
+
+
+def test_run_is_exported(mactl: Mactl, model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    running.finetune(runs.make_config(model_folder, runs.texts(tmp_path), tmp_path / "run"))
+    result = mactl("llm", "export", str(tmp_path / "run"), "--to", str(tmp_path / "model"), "-o", "json")
+    assert result.code == 0, result.err
+    exported = json.loads(result.out)
+    assert (exported["kind"], exported["step"]) == ("full", 8)
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    again = mactl("llm", "export", str(tmp_path / "run"), "--to", str(tmp_path / "model"))
+    assert again.code == 2
+    assert "--force" in again.err
+
+
+def test_folder_that_is_no_run_is_named(mactl: Mactl, tmp_path: Path) -> None:
+    result = mactl("llm", "export", str(tmp_path), "--to", str(tmp_path / "to"))
+    assert result.code == 2
+    assert "is no folder of a run" in result.err

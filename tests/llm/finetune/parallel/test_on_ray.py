@@ -1,0 +1,91 @@
+"""Runs in workers of Ray Train: they end as one process does, survive the loss of a worker, and go on with fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.llm.finetune import runs
+from tests.llm.finetune.parallel import entries
+
+from michelangelo import errors
+from michelangelo.llm.finetune import running
+from michelangelo.llm.finetune.config import FinetuneConfig
+from michelangelo.llm.finetune.parallel import launching
+
+# Ray's own code leaves sockets and files to the garbage collector.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("_one_thread"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    """One Ray for all tests here; it gives each worker what is on the path here."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path.cwd()))
+        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def make(model: Path, data: Path, output: Path, **parallel: Any) -> FinetuneConfig:
+    made: dict[str, Any] = {"num_workers": 2, "launcher": "ray", "sharding": "fsdp2", **parallel}
+    return runs.make_config(model, data, output, parallel=made)
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_run_is_that_of_one_process(model_folder: Path, tmp_path: Path) -> None:
+    data = runs.texts(tmp_path)
+    running.finetune(runs.make_config(model_folder, data, tmp_path / "one", training={"gradient_accumulation": 2}))
+    report = running.finetune(make(model_folder, data, tmp_path / "two"))
+    assert report.outcome == "Succeeded"
+    assert runs.steps(tmp_path / "two") == pytest.approx(runs.steps(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.parametrize("rank", [0])
+def test_a_killed_worker_costs_the_steps_since_its_checkpoint(model_folder: Path, tmp_path: Path, rank: int) -> None:
+    data, marks = runs.texts(tmp_path), tmp_path / "marks"
+    marks.mkdir()
+    running.finetune(make(model_folder, data, tmp_path / "whole"))
+    report = launching.launch(make(model_folder, data, tmp_path / "killed"), entries.finetune_dying, str(marks), rank)
+    assert [path.name for path in marks.iterdir()] == ["killed-2"]
+    assert (report.outcome, report.step) == ("Succeeded", 8)
+    assert runs.steps(tmp_path / "killed") == runs.steps(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_an_error_that_would_come_again_is_not_tried_again(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.DatasetError, match="the second process does not like the data"):
+        launching.launch(make(model_folder, tmp_path, tmp_path / "run"), entries.fail, "ours")
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_losses_are_counted(model_folder: Path, tmp_path: Path) -> None:
+    config = make(model_folder, tmp_path, tmp_path / "run", max_failures=1)
+    with pytest.raises(errors.LlmError, match=r"more than 1 times \(parallel.max_failures\)"):
+        launching.launch(config, entries.fail, "kill")
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_cluster_that_is_too_small_is_said(model_folder: Path, tmp_path: Path) -> None:
+    config = make(model_folder, tmp_path, tmp_path / "run", num_workers=64)
+    with pytest.raises(errors.SettingsError, match="64 workers need a CPU each, and the Ray cluster has 8"):
+        launching.launch(config, entries.add_up, 1)
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_run_begins_with_the_workers_that_can_be_had(model_folder: Path, tmp_path: Path) -> None:
+    """Sixteen would do, eight processors are there (one is Ray Train's own)."""
+    config = make(model_folder, tmp_path, tmp_path / "run", num_workers=3, min_workers=1)
+    rank, _ = launching.launch(config, entries.add_up, 1)
+    assert rank == 0
