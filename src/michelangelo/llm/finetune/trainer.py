@@ -19,8 +19,8 @@ from torch import nn
 from michelangelo import errors
 from michelangelo.llm.finetune import attention, optimizers, policy, randomness, schedule
 from michelangelo.llm.finetune.batch import Batch, Batches, PreferenceBatch
-from michelangelo.llm.finetune.checkpoint import state as checkpoint_state
 from michelangelo.llm.finetune.checkpoint import finding, store
+from michelangelo.llm.finetune.checkpoint import state as checkpoint_state
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.meter import Meter, without_pauses
 from michelangelo.llm.finetune.objective import Objective
