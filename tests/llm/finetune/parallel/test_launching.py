@@ -113,8 +113,10 @@ def test_processes_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
     script.write_text(PROGRAM.format(folder=str(tmp_path), pipe=str(pipe)))
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
-    with pipe.open() as lines:
-        ends = [os.pidfd_open(int(line)) for line in (lines.readline(), lines.readline())]
+    try:
+        with os.fdopen(os.open(pipe, os.O_RDWR)) as lines:  # never at its end between two that write
+            ends = [os.pidfd_open(int(lines.readline())) for _ in range(2)]
+    finally:
         process.kill()
         process.wait()
     for end in ends:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import pickle
 import signal
 import tempfile
@@ -60,6 +61,7 @@ def run(count: int, uses_gpus: bool, function: Callable[..., Any], arguments: Se
 def _work(
     rank: int, count: int, uses_gpus: bool, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     asked = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: asked.set())
     if uses_gpus:
@@ -77,6 +79,14 @@ def _work(
     if rank == 0:
         (Path(folder) / _RESULT).write_bytes(pickle.dumps(result))
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """A program that is killed cannot end its processes, and those would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wait(processes: Sequence[Any]) -> list[int]:
