@@ -1,260 +1,369 @@
 """Do LoRA and QLoRA learn as well as full tuning? A small model, trained from nothing on one kind of text, is tuned on
 another kind by each method, at several learning rates and ranks; each method counts at its own best rate.
 
-The text is Python's own documentation and the sources of its standard library, so that nothing is downloaded. At one
-learning rate for all, methods would be compared by how well that rate suits them: adapters take about ten times that of
-full tuning (Schulman et al. 2025, "LoRA Without Regret").
+At one learning rate for all, methods would be compared by how well that rate suits them: adapters take about ten times
+that of full tuning (Schulman et al. 2025, "LoRA Without Regret"). The best of each method is repeated with other seeds,
+and the answer is given with the interval of the differences between runs that saw the same batches.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import inspect
+import dataclasses
 import itertools
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pydoc_data import topics
-from typing import Final
+from typing import Any, Final
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from michelangelo.llm.bench import tiny
+from michelangelo.llm.bench import corpus, tiny
 from michelangelo.llm.bench.experiment import Deadline, Outcome, Point, Quantity, Series, Task, filled
 from michelangelo.llm.finetune import adapters, causal_lm, optimizers, quantization, schedule
 from michelangelo.llm.finetune.batch import IGNORED, Batch
 from michelangelo.llm.finetune.config import AdapterConfig, OptimizerConfig
 from michelangelo.llm.finetune.strategy import trained_parameters
 
-__all__ = ["CLAIM", "SUMMARY", "measure", "predict"]
+__all__ = ["CLAIM", "SUMMARY", "interval", "measure", "predict"]
 
 SUMMARY: Final = "loss curves of full tuning, LoRA and QLoRA, each at its own best learning rate and rank"
 CLAIM: Final = (
     "(Q)LoRA's loss falls much less than that of full tuning "
     "(https://www.uber.com/blog/open-source-and-in-house-how-uber-optimizes-llm-training/); it need not, says LoRA "
-    "Without Regret (https://thinkingmachines.ai/blog/lora/)"
+    "Without Regret (https://thinkingmachines.ai/blog/lora/), at about ten times the learning rate"
 )
 _METHODS: Final = ("full", "LoRA", "QLoRA")
-_LENGTH, _ROWS, _VOCABULARY = 64, 8, 512
 _REACHES: Final = 0.02
 """Nats: adapters within this of full tuning have reached it."""
+_RATE_RATIO: Final = 10.0
+"""Of the best learning rates, adapters to full tuning: what LoRA Without Regret found."""
+_BEHIND: Final = "behind full tuning"
+_T_95: Final = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t, 95 %, two-sided, by degrees of freedom (any table of it)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """How large all of it is."""
+
+    sizes: Mapping[str, int]
+    """Changes of the tiny model's config."""
+    length: int
+    rows: int
+    """Per step."""
+    num_files: int
     pretrain_steps: int
     tune_steps: int
     rates: Mapping[str, Sequence[float]]
     ranks: Sequence[int]
+    seeds: int
+    """Runs of each method's best."""
+    held_out_rows: int = 64
+
+
+_FULL_RATES: Final = (3e-4, 1e-3, 3e-3)
+_ADAPTER_RATES: Final = (1e-3, 3e-3, 1e-2, 3e-2)
+_RATES: Final = {"full": _FULL_RATES, "LoRA": _ADAPTER_RATES, "QLoRA": _ADAPTER_RATES}
+_QUICK: Final = _Scale(
+    sizes={"vocab_size": 512},
+    length=64,
+    rows=8,
+    num_files=10,
+    pretrain_steps=40,
+    tune_steps=20,
+    rates={"full": (3e-3,), "LoRA": (1e-2, 3e-2), "QLoRA": (3e-2,)},
+    ranks=(8,),
+    seeds=2,
+    held_out_rows=16,
+)
+_ON_CPU: Final = dataclasses.replace(
+    _QUICK,
+    num_files=40,
+    pretrain_steps=400,
+    tune_steps=120,
+    rates=_RATES,
+    ranks=(2, 8, 32),
+    seeds=3,
+    held_out_rows=32,
+)
+_ON_GPU: Final = _Scale(
+    sizes={
+        "vocab_size": 2048,
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+    },
+    length=256,
+    rows=16,
+    num_files=0,
+    pretrain_steps=1000,
+    tune_steps=200,
+    rates={**_RATES, "full": (1e-4, *_FULL_RATES)},
+    ranks=(1, 8, 64),
+    seeds=4,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    method: str
+    rate: float
+    rank: int
+    """0: no adapters."""
+    seed: int = 1
+
+    def __str__(self) -> str:
+        rank = f", rank {self.rank}" if self.rank else ""
+        return f"{self.method} at learning rate {self.rate:g}{rank}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    method: str
-    rate: float
-    rank: int
+    terms: _Terms
     losses: Mapping[int, float]
     """Held-out loss by step, nats per token."""
 
     @property
     def final(self) -> float:
-        return self.losses[max(self.losses)]
+        """Infinite where it diverged."""
+        last = self.losses[max(self.losses)]
+        return last if math.isfinite(last) else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        shown = {step: loss if math.isfinite(loss) else None for step, loss in self.losses.items()}
+        return {**dataclasses.asdict(self.terms), "losses": shown}
 
 
 def predict(task: Task) -> Sequence[Quantity]:
-    """No formula says a loss beforehand; what is claimed is that adapters stay behind."""
+    """No formula says a loss beforehand. What is predicted is the answer of LoRA Without Regret: nothing is lost, at
+    ten times the learning rate."""
     found = [Quantity(case=method, name="held-out loss", unit="nats", predicted=None) for method in _METHODS]
-    return [
-        *found,
-        *(
-            Quantity(
-                case=f"{method} against full",
-                name="behind full tuning",
-                unit="nats",
-                predicted=None,
-                goal=_REACHES,
-                goal_is_upper=True,
-            )
-            for method in _METHODS[1:]
-        ),
-    ]
+    for method in _METHODS[1:]:
+        case = f"{method} against full"
+        found.append(Quantity(case=case, name=_BEHIND, unit="nats", predicted=0.0, goal=_REACHES, goal_is_upper=True))
+        found.append(Quantity(case=case, name="best learning rate", unit="times", predicted=_RATE_RATIO))
+    return found
 
 
 def measure(task: Task, predicted: Sequence[Quantity], deadline: Deadline) -> Outcome:
-    plan = _plan(task)
-    torch.manual_seed(0)
-    device = torch.device(task.device)
-    general, other, held_out = _texts(quick=task.quick)
-    base = _pretrained(general, plan.pretrain_steps, device)
-    start = _evaluate(base, held_out, device)
-    curves: list[_Curve] = []
-    left_out: list[str] = []
-    for method in _METHODS:
-        for rate, rank in itertools.product(plan.rates[method], plan.ranks if method != "full" else (0,)):
-            if deadline.is_over:
-                left_out.append(f"{method} at learning rate {rate:g}, rank {rank}")
-                continue
-            curves.append(_tuned(base, (method, rate, rank), (other, held_out), plan.tune_steps, device))
-    best = {method: min(found, key=lambda c: c.final) for method in _METHODS if (found := _of(curves, method))}
-    measured: dict[tuple[str, str], float | None] = {
-        (method, "held-out loss"): curve.final for method, curve in best.items()
-    }
-    if "full" in best:
-        for method in set(best) - {"full"}:
-            measured[f"{method} against full", "behind full tuning"] = best[method].final - best["full"].final
+    scale = _scale(task)
+    runs = _Runs(scale, torch.device(task.device), deadline)
+    best = runs.sweep()
+    repeated = runs.repeat(best)
+    measured: dict[tuple[str, str], float | None] = {}
+    differences: dict[str, tuple[float, float, float]] = {}
+    for method, curve in best.items():
+        measured[method, "held-out loss"] = statistics.fmean([c.final for c in repeated[method]])
+        if method == "full" or "full" not in best:
+            continue
+        case = f"{method} against full"
+        measured[case, "best learning rate"] = curve.terms.rate / best["full"].terms.rate
+        pairs = zip(repeated[method], repeated["full"], strict=False)
+        differences[method] = interval([adapted.final - full.final for adapted, full in pairs])
+        measured[case, _BEHIND] = differences[method][0]
     return Outcome(
-        quantities=filled(predicted, measured),
-        series=_series(curves, best),
-        conclusions=_conclusions(start, best, curves),
-        measurements=[
-            {"method": c.method, "learning_rate": c.rate, "rank": c.rank, "losses": dict(c.losses)} for c in curves
-        ],
-        left_out=left_out,
+        quantities=[_with_interval(quantity, differences) for quantity in filled(predicted, measured)],
+        series=_series(runs.curves, best),
+        conclusions=_conclusions(runs, best, differences),
+        measurements=[curve.to_dict() for curve in runs.curves],
+        left_out=runs.left_out,
     )
 
 
-def _plan(task: Task) -> _Plan:
-    full, adapted = (1e-3, 3e-3), (3e-3, 1e-2, 3e-2)
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % interval (Student's t); infinite ends of a single value, NaN of none."""
+    if not values:
+        return math.nan, math.nan, math.nan
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    width = _T_95[min(len(values) - 1, max(_T_95))] * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - width, mean + width
+
+
+class _Runs:
+    """One base model, and all that was tuned from it."""
+
+    def __init__(self, scale: _Scale, device: torch.device, deadline: Deadline) -> None:
+        self._scale, self._device, self._deadline = scale, device, deadline
+        self.curves: list[_Curve] = []
+        self.left_out: list[str] = []
+        self._longest = 0.0
+        torch.manual_seed(0)
+        self.texts = corpus.make(
+            vocabulary=scale.sizes["vocab_size"],
+            length=scale.length,
+            num_files=scale.num_files,
+            held_out_rows=scale.held_out_rows,
+        )
+        config = AutoConfig.for_model(**{**tiny.CONFIG, **scale.sizes})
+        self._base: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        self._base.to(device)  # type: ignore[arg-type]
+        self._train(self._base, self.texts.reference, (scale.pretrain_steps, 3e-3, 0), held_out=False)
+        self.start = self._evaluate(self._base)
+
+    def sweep(self) -> dict[str, _Curve]:
+        """The best of each method: LoRA at every rank and rate, QLoRA at LoRA's best rank and every rate."""
+        best: dict[str, _Curve] = {}
+        for method in _METHODS:
+            ranks: Sequence[int] = {"full": (0,), "LoRA": self._scale.ranks}.get(method, ())
+            if method == "QLoRA" and "LoRA" in best:
+                ranks = (best["LoRA"].terms.rank,)
+            tried = []
+            for rank, rate in itertools.product(ranks, self._scale.rates[method]):
+                terms = _Terms(method, rate, rank)
+                if self._has_time(keep=(self._scale.seeds - 1) * len(_METHODS) if tried else 0):
+                    tried.append(self._tune(terms))
+                else:
+                    self.left_out.append(str(terms))
+            if tried:
+                best[method] = min(tried, key=lambda curve: curve.final)
+        return best
+
+    def repeat(self, best: Mapping[str, _Curve]) -> dict[str, list[_Curve]]:
+        """The best of each again, with other batches and other adapters; those of one seed saw the same batches."""
+        repeated = {method: [curve] for method, curve in best.items()}
+        for seed in range(2, self._scale.seeds + 1):
+            if not self._has_time(keep=len(best) - 1):
+                self.left_out.append(f"repetitions from seed {seed} on")
+                break
+            for method, curve in best.items():
+                repeated[method].append(self._tune(dataclasses.replace(curve.terms, seed=seed)))
+        return repeated
+
+    def _has_time(self, *, keep: int) -> bool:
+        """For one run and as many as `keep` after it."""
+        return self._deadline.remaining() > self._longest * (1 + keep)
+
+    def _tune(self, terms: _Terms) -> _Curve:
+        before = self._deadline.remaining()
+        model = copy.deepcopy(self._base)
+        model.__dict__.pop("forward", None)
+        torch.manual_seed(terms.seed)
+        if terms.method != "full":
+            method = "qlora" if terms.method == "QLoRA" else "lora"
+            adapter = AdapterConfig(method=method, rank=terms.rank, alpha=2.0 * terms.rank)
+            if method == "qlora":
+                quantization.quantize_(model, adapter)
+            adapters.apply(model, adapter)
+        losses = self._train(model, self.texts.sources, (self._scale.tune_steps, terms.rate, terms.seed), held_out=True)
+        self.curves.append(_Curve(terms, losses))
+        self._longest = max(self._longest, before - self._deadline.remaining())
+        return self.curves[-1]
+
+    def _train(
+        self, model: PreTrainedModel, rows: torch.Tensor, terms: tuple[int, float, int], *, held_out: bool
+    ) -> dict[int, float]:
+        """Held-out losses by step, from step 0 on, if they are wanted."""
+        steps, rate, seed = terms
+        objective = causal_lm.CausalObjective(model, loss="plain")
+        config = OptimizerConfig(learning_rate=rate, warmup_steps=max(1, steps // 20))
+        stepper = optimizers.build(trained_parameters(model), config, precision="fp32", accumulate=False)
+        losses = {0: self._evaluate(model)} if held_out else {}
+        model.train()
+        for step, batch in enumerate(self._batches(rows, steps, seed), start=1):
+            stepper.set_learning_rate(schedule.learning_rate(config, step, steps))
+            loss, _ = objective.loss(batch)
+            (loss / batch.num_trained).backward()  # type: ignore[no-untyped-call]
+            stepper.clip_and_step(1.0, optimizers.finite)
+            if held_out and (step % max(1, steps // 6) == 0 or step == steps):
+                losses[step] = self._evaluate(model)
+        return losses
+
+    def _batches(self, rows: torch.Tensor, steps: int, seed: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            chosen = torch.randint(0, len(rows), (self._scale.rows,), generator=generator)
+            yield _batch(rows[chosen]).to(self._device)
+
+    @torch.no_grad()
+    def _evaluate(self, model: PreTrainedModel) -> float:
+        model.eval()  # type: ignore[no-untyped-call]
+        objective = causal_lm.CausalObjective(model, loss="plain")
+        total, count = 0.0, 0
+        for part in self.texts.held_out.split(self._scale.rows):
+            batch = _batch(part).to(self._device)
+            total += float(objective.loss(batch)[0])
+            count += batch.num_trained
+        model.train()
+        return total / count
+
+
+def _scale(task: Task) -> _Scale:
     if task.quick:
-        return _Plan(40, 20, {"full": full[1:], "LoRA": adapted[1:2], "QLoRA": adapted[1:2]}, (8,))
-    rates = {"full": (3e-4, *full), "LoRA": adapted, "QLoRA": adapted}
-    return _Plan(400, 120, rates, (2, 8, 32))
-
-
-def _texts(*, quick: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows of tokens: of the documentation; of sources to tune on; of other sources, held out."""
-    names = sorted(topics.topics)
-    documentation = [topics.topics[name] for name in names]
-    sources = [inspect.getsource(module) for module in (statistics, inspect, argparse, copy)]
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=_VOCABULARY, show_progress=False)
-    words.train_from_iterator([*documentation[: 20 if quick else 60], *sources[:1]], trainer)
-    rows = [_rows(words, text, limit=60 if quick else 4000) for text in (documentation, sources[:2], sources[2:])]
-    return rows[0], rows[1], rows[2][:32]
-
-
-def _rows(words: Tokenizer, texts: Sequence[str], *, limit: int) -> torch.Tensor:
-    tokens = list(itertools.chain.from_iterable(encoding.ids for encoding in words.encode_batch(list(texts))))
-    count = min(limit, len(tokens) // _LENGTH)
-    return torch.tensor(tokens[: count * _LENGTH]).view(count, _LENGTH)
-
-
-def _pretrained(rows: torch.Tensor, steps: int, device: torch.device) -> PreTrainedModel:
-    config = AutoConfig.for_model(**{**tiny.CONFIG, "vocab_size": _VOCABULARY})
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    made.to(device)  # type: ignore[arg-type]
-    _train(made, rows, steps, 3e-3, device, seed=0)
-    return made
-
-
-def _tuned(
-    base: PreTrainedModel,
-    terms: tuple[str, float, int],
-    texts: tuple[torch.Tensor, torch.Tensor],
-    steps: int,
-    device: torch.device,
-) -> _Curve:
-    method, rate, rank = terms
-    model = copy.deepcopy(base)
-    model.__dict__.pop("forward", None)
-    if method != "full":
-        terms_of = AdapterConfig(method="qlora" if method == "QLoRA" else "lora", rank=rank, alpha=2.0 * rank)
-        if method == "QLoRA":
-            quantization.quantize_(model, terms_of)
-        adapters.apply(model, terms_of)
-    losses = _train(model, texts[0], steps, rate, device, seed=1, held_out=texts[1])
-    return _Curve(method, rate, rank, losses)
-
-
-def _train(
-    model: PreTrainedModel,
-    rows: torch.Tensor,
-    steps: int,
-    rate: float,
-    device: torch.device,
-    *,
-    seed: int,
-    held_out: torch.Tensor | None = None,
-) -> dict[int, float]:
-    objective = causal_lm.CausalObjective(model, loss="plain")
-    config = OptimizerConfig(learning_rate=rate, warmup_steps=max(1, steps // 20))
-    stepper = optimizers.build(trained_parameters(model), config, precision="fp32", accumulate=False)
-    generator = torch.Generator().manual_seed(seed)
-    losses: dict[int, float] = {}
-    model.train()
-    for step in range(1, steps + 1):
-        chosen = rows[torch.randint(0, len(rows), (_ROWS,), generator=generator)]
-        batch = _batch(chosen).to(device)
-        stepper.set_learning_rate(schedule.learning_rate(config, step, steps))
-        loss, _ = objective.loss(batch)
-        (loss / batch.num_trained).backward()  # type: ignore[no-untyped-call]
-        stepper.clip_and_step(1.0, optimizers.finite)
-        if held_out is not None and (step % max(1, steps // 6) == 0 or step == steps):
-            losses[step] = _evaluate(model, held_out, device)
-    return losses
-
-
-@torch.no_grad()
-def _evaluate(model: PreTrainedModel, rows: torch.Tensor, device: torch.device) -> float:
-    model.eval()  # type: ignore[no-untyped-call]
-    batch = _batch(rows).to(device)
-    value = float(causal_lm.CausalObjective(model, loss="plain").loss(batch)[0]) / batch.num_trained
-    model.train()
-    return value
+        return _QUICK
+    return _ON_GPU if task.device == "cuda" else _ON_CPU
 
 
 def _batch(rows: torch.Tensor) -> Batch:
     labels = rows.clone()
     labels[:, 0] = IGNORED
-    positions = torch.arange(_LENGTH).expand_as(rows).contiguous()
+    positions = torch.arange(rows.shape[1]).expand_as(rows).contiguous()
     return Batch(rows, labels, positions, torch.zeros_like(rows, dtype=torch.int32), int((labels != IGNORED).sum()))
 
 
-def _of(curves: Sequence[_Curve], method: str) -> list[_Curve]:
-    return [curve for curve in curves if curve.method == method]
+def _with_interval(quantity: Quantity, differences: Mapping[str, tuple[float, float, float]]) -> Quantity:
+    found = differences.get(quantity.case.partition(" ")[0])
+    if found is None or quantity.name != _BEHIND or not math.isfinite(found[2] - found[1]):
+        return quantity
+    return dataclasses.replace(quantity, low=found[1], high=found[2])
 
 
 def _series(curves: Sequence[_Curve], best: Mapping[str, _Curve]) -> list[Series]:
     lines = [
         Series(
-            name=f"{method}, rate {curve.rate:g}" + (f", rank {curve.rank}" if curve.rank else ""),
+            name=str(curve.terms),
             x_label="step",
             y_label="held-out loss (nats per token)",
-            points=[Point(float(step), loss) for step, loss in curve.losses.items()],
+            points=[Point(float(step), loss) for step, loss in curve.losses.items() if math.isfinite(loss)],
         )
-        for method, curve in best.items()
+        for curve in best.values()
     ]
-    ranks = sorted({curve.rank for curve in curves if curve.rank})
-    by_rank = [
+    first = [curve for curve in curves if curve.terms.seed == 1 and math.isfinite(curve.final)]
+    kinds = sorted({(c.terms.method, c.terms.rank) for c in first}, key=lambda kind: (_METHODS.index(kind[0]), kind[1]))
+    by_rate = [
         Series(
-            name=method,
-            x_label="rank",
-            y_label="best held-out loss",
+            name=method + (f", rank {rank}" if rank else ""),
+            x_label="learning rate",
+            y_label="final held-out loss",
             x_is_log=True,
-            points=[
-                Point(float(rank), min(c.final for c in found))
-                for rank in ranks
-                if (found := [c for c in _of(curves, method) if c.rank == rank])
-            ],
+            points=[Point(c.terms.rate, c.final) for c in first if (c.terms.method, c.terms.rank) == (method, rank)],
         )
-        for method in _METHODS[1:]
+        for method, rank in kinds
     ]
-    return [*lines, *(by_rank if len(ranks) > 1 else [])]
+    return [*lines, *by_rate]
 
 
-def _conclusions(start: float, best: Mapping[str, _Curve], curves: Sequence[_Curve]) -> list[str]:
-    said = [f"Before tuning the held-out loss is {start:.3f} nats per token."]
+def _conclusions(
+    runs: _Runs, best: Mapping[str, _Curve], differences: Mapping[str, tuple[float, float, float]]
+) -> list[str]:
+    texts = runs.texts
+    said = [
+        f"Trained on Python's reference, tuned on {texts.num_source_files} modules of its library, judged by "
+        f"{texts.num_held_out_files} others: before tuning {runs.start:.3f} nats per token."
+    ]
     for method, curve in best.items():
-        rank = f", rank {curve.rank}" if curve.rank else ""
-        tried = len(_of(curves, method))
-        said.append(f"{method}: {curve.final:.3f} at its best (learning rate {curve.rate:g}{rank}; {tried} tried).")
-    for method in _METHODS[1:]:
-        if method in best and "full" in best:
-            behind = best[method].final - best["full"].final
-            verdict = "reaches" if behind <= _REACHES else "does not reach"
-            said.append(f"{method} {verdict} full tuning: {behind:+.3f} nats.")
+        tried = [c.terms.rate for c in runs.curves if c.terms.method == method and c.terms.seed == 1]
+        edge = len(set(tried)) > 1 and curve.terms.rate in (min(tried), max(tried))
+        said.append(
+            f"{curve.terms}: {curve.final:.3f}, the best of {len(tried)}"
+            + (" (at the edge of the rates that were tried: others may be better)." if edge else ".")
+        )
+    for method, (mean, low, high) in differences.items():
+        gained = runs.start - best["full"].final
+        share = f"; it reaches {1 - mean / gained:.0%} of what full tuning gains" if gained > 0 else ""
+        between = f"95 % [{low:+.3f}, {high:+.3f}]" if math.isfinite(high) else "of one run"
+        said.append(f"{method} {_verdict(low, high)}: {mean:+.3f} nats, {between}{share}.")
     return said
+
+
+def _verdict(low: float, high: float) -> str:
+    """Only what the whole interval says."""
+    if high <= _REACHES:
+        return "reaches full tuning"
+    return "stays behind full tuning" if low > _REACHES else "may or may not reach full tuning (more runs would tell)"
