@@ -1,5 +1,5 @@
-"""Do LoRA and QLoRA learn as well as full tuning? A small model, trained from nothing on one kind of text, is tuned on
-another kind by each method, at several learning rates and ranks; each method counts at its own best rate.
+"""Do LoRA and QLoRA learn as well as full tuning? A small model, trained from nothing on general text, is tuned on
+one kind of text by each method, at several learning rates and ranks; each method counts at its own best rate.
 
 At one learning rate for all, methods would be compared by how well that rate suits them: adapters take about ten times
 that of full tuning (Schulman et al. 2025, "LoRA Without Regret"). The best of each method is repeated with other seeds,
@@ -193,7 +193,7 @@ class _Runs:
         self._scale, self._device, self._deadline = scale, device, deadline
         self.curves: list[_Curve] = []
         self.left_out: list[str] = []
-        self._longest = 0.0
+        self._seconds: list[float] = []
         torch.manual_seed(0)
         self.texts = corpus.make(
             vocabulary=scale.sizes["vocab_size"],
@@ -204,11 +204,12 @@ class _Runs:
         config = AutoConfig.for_model(**{**tiny.CONFIG, **scale.sizes})
         self._base: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         self._base.to(device)  # type: ignore[arg-type]
-        self._train(self._base, self.texts.reference, (scale.pretrain_steps, 3e-3, 0), held_out=False)
+        self._train(self._base, self.texts.general, (scale.pretrain_steps, 3e-3, 0), held_out=False)
         self.start = self._evaluate(self._base)
 
     def sweep(self) -> dict[str, _Curve]:
-        """The best of each method: LoRA at every rank and rate, QLoRA at LoRA's best rank and every rate."""
+        """The best of each method: LoRA at every rank and rate, QLoRA at LoRA's best rank and every rate. Time is kept
+        for one repetition of each."""
         best: dict[str, _Curve] = {}
         for method in _METHODS:
             ranks: Sequence[int] = {"full": (0,), "LoRA": self._scale.ranks}.get(method, ())
@@ -217,12 +218,14 @@ class _Runs:
             tried = []
             for rank, rate in itertools.product(ranks, self._scale.rates[method]):
                 terms = _Terms(method, rate, rank)
-                if self._has_time(keep=(self._scale.seeds - 1) * len(_METHODS) if tried else 0):
+                if self._has_time(keep=len(_METHODS) if tried else 0):
                     tried.append(self._tune(terms))
                 else:
                     self.left_out.append(str(terms))
             if tried:
                 best[method] = min(tried, key=lambda curve: curve.final)
+            elif not ranks:
+                self.left_out.append(method)
         return best
 
     def repeat(self, best: Mapping[str, _Curve]) -> dict[str, list[_Curve]]:
@@ -238,7 +241,8 @@ class _Runs:
 
     def _has_time(self, *, keep: int) -> bool:
         """For one run and as many as `keep` after it."""
-        return self._deadline.remaining() > self._longest * (1 + keep)
+        typical = statistics.fmean(self._seconds) if self._seconds else 0.0
+        return self._deadline.remaining() > typical * (1 + keep)
 
     def _tune(self, terms: _Terms) -> _Curve:
         before = self._deadline.remaining()
@@ -253,7 +257,7 @@ class _Runs:
             adapters.apply(model, adapter)
         losses = self._train(model, self.texts.sources, (self._scale.tune_steps, terms.rate, terms.seed), held_out=True)
         self.curves.append(_Curve(terms, losses))
-        self._longest = max(self._longest, before - self._deadline.remaining())
+        self._seconds.append(before - self._deadline.remaining())
         return self.curves[-1]
 
     def _train(
@@ -344,8 +348,9 @@ def _conclusions(
 ) -> list[str]:
     texts = runs.texts
     said = [
-        f"Trained on Python's reference, tuned on {texts.num_source_files} modules of its library, judged by "
-        f"{texts.num_held_out_files} others: before tuning {runs.start:.3f} nats per token."
+        f"Trained on Python's reference and {texts.num_general_files} modules of its library, tuned on "
+        f"{texts.num_source_files} other modules, judged by {texts.num_held_out_files} yet others: before tuning "
+        f"{runs.start:.3f} nats per token."
     ]
     for method, curve in best.items():
         tried = [c.terms.rate for c in runs.curves if c.terms.method == method and c.terms.seed == 1]

@@ -1,13 +1,14 @@
 """From batch to batch: how the rate grows, what share of the hardware it uses, and what bounds it.
 
-A step is bound by memory traffic where the bytes that it moves take longer than its operations, and by compute above
-that: the roofline of Williams et al. 2009 (doi 10.1145/1498765.1498785). Weights are read once whatever the batch is,
-so a larger batch brings more operations per byte.
+Two questions that are often taken for one. Of the kernels: are matrix products bound by what they read or by what they
+compute? The roofline of Williams et al. 2009 (doi 10.1145/1498765.1498785) says: weights are read once whatever the
+batch is, so a larger batch brings more operations per byte. Of the run: would more memory, for a larger batch, make it
+faster? The rate's growth from the last batch but one to the last says; training is called memory-bound where it grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from michelangelo.llm.bench import predicting, probing
@@ -23,6 +24,11 @@ CLAIM: Final = (
 )
 _SATURATED: Final = 0.95
 """Of the best rate: from there on a larger batch brings little."""
+_GROWS: Final = 1.05
+"""Per doubling of the batch: below it, a larger batch is not worth memory."""
+_GROWTH: Final = "growth of the rate at the last doubling"
+_TRAFFIC_PHASES: Final = ("elementwise", "logits", "attention_scores", "optimizer", "adapters", "dequantize")
+"""Of the plan's phases, those whose time is that of bytes."""
 
 
 def predict(task: Task) -> Sequence[Quantity]:
@@ -34,7 +40,9 @@ def predict(task: Task) -> Sequence[Quantity]:
         found.append(Quantity(case=case, name="speed", unit="tokens/s", predicted=expected.tokens_per_second))
         found.append(Quantity(case=case, name="MFU", unit="share", predicted=expected.mfu))
         found.append(Quantity(case=case, name="memory", unit="bytes", predicted=float(expected.allocated_bytes)))
-    return found
+    speeds = {int(q.case.removeprefix("batch ")): q.predicted for q in found if q.name == "speed" and q.predicted}
+    growth = Quantity(case="largest batch", name=_GROWTH, unit="times", predicted=_growth(speeds))
+    return [*found, growth] if len(_batches(task, plan)) > 1 else found
 
 
 def measure(task: Task, predicted: Sequence[Quantity], deadline: Deadline) -> Outcome:
@@ -55,6 +63,8 @@ def measure(task: Task, predicted: Sequence[Quantity], deadline: Deadline) -> Ou
         measured[case, "speed"] = found.tokens_per_second
         measured[case, "MFU"] = found.mfu
         measured[case, "memory"] = float(found.allocated_bytes)
+    if not left_out and len(rates) > 1:
+        measured["largest batch", _GROWTH] = _growth(rates)
     quantities = filled(predicted, measured)
     return Outcome(
         quantities=quantities,
@@ -85,29 +95,65 @@ def _setup(task: Task) -> TrainingSetup:
     )
 
 
+def _growth(rates: Mapping[int, float]) -> float | None:
+    """From the last batch but one to the last."""
+    if len(rates) < 2:
+        return None
+    before, last = sorted(rates)[-2:]
+    return rates[last] / rates[before]
+
+
 def _series(quantities: Sequence[Quantity]) -> list[Series]:
-    points = [
-        Point(float(q.case.removeprefix("batch ")), q.measured, q.predicted) for q in quantities if q.name == "speed"
-    ]
-    return [Series(name="speed", x_label="batch (sequences)", y_label="tokens/s", points=points, x_is_log=True)]
+    labels = {"speed": "tokens/s", "MFU": "MFU", "memory": "memory (GB)"}
+    made = []
+    for name, label in labels.items():
+        unit = 1e9 if name == "memory" else 1.0
+        points = [
+            Point(
+                float(q.case.removeprefix("batch ")),
+                None if q.measured is None else q.measured / unit,
+                None if q.predicted is None else q.predicted / unit,
+            )
+            for q in quantities
+            if q.name == name and (q.measured is not None or q.predicted is not None)
+        ]
+        if points:
+            made.append(Series(name=name, x_label="batch (sequences)", y_label=label, points=points, x_is_log=True))
+    return made
 
 
-def _conclusions(task: Task, plan: predicting.Plan, rates: dict[int, float]) -> list[str]:
+def _conclusions(task: Task, plan: predicting.Plan, rates: Mapping[int, float]) -> list[str]:
     if not rates:
         return []
     best = max(rates.values())
     knee = min(batch for batch, rate in rates.items() if rate >= _SATURATED * best)
     said = [f"{_SATURATED:.0%} of the best rate, {best:,.0f} tokens/s, are reached at batch {knee}."]
+    if (growth := _growth(rates)) is not None:
+        bound = (
+            "memory-bound: a larger batch would still be faster, so memory that is saved is speed"
+            if growth > _GROWS
+            else "compute-bound: a larger batch would bring little, so faster kernels help and more memory does not"
+        )
+        said.append(f"The last doubling of the batch makes it {growth:.2f} times as fast. The run is {bound}.")
+    return [*said, *_roofline(task, plan, rates)]
+
+
+def _roofline(task: Task, plan: predicting.Plan, rates: Mapping[int, float]) -> list[str]:
     if plan.hardware is None:
-        return [*said, "What bounds a step is not said for a device that is not in the catalogue."]
+        return ["What bounds the matrix products is not said for a device that is not in the planner's catalogue."]
+    said = []
     ridge = plan.hardware.training_peak("bf16") / plan.hardware.bandwidth
-    for batch in (min(rates), max(rates)):
+    for batch in sorted({min(rates), max(rates)}):
         setup = _setup(task).replace(micro_batch=batch)
-        # Each weight is read for the forward and for both products of the backward pass, 2 bytes each.
+        # A weight of 2 bytes is read once for each product of its, which is 2 FLOPs per token.
         intensity = 2.0 * batch * setup.sequence_length / 2.0
         bound = "compute" if intensity > ridge else "memory traffic"
         said.append(
-            f"At batch {batch} a weight that is read serves {intensity:,.0f} FLOP a byte; the device's ridge is at "
+            f"At batch {batch} a byte of weights that is read serves {intensity:,.0f} FLOPs; the device's ridge is at "
             f"{ridge:,.0f}: its matrix products are bound by {bound}."
         )
+        speed = plan.throughput(setup)
+        if speed is not None:
+            share = sum(speed.phase(name) for name in _TRAFFIC_PHASES) / speed.seconds_per_step
+            said.append(f"By the plan, {share:.0%} of that step are operations bound by memory traffic.")
     return said

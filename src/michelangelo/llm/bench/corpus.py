@@ -1,7 +1,7 @@
 """Text for training that every Python brings along: its reference in English, and the sources of its standard library.
 
-Two kinds of text, so that a model can be trained on one and tuned on the other. Nothing is downloaded; tokens come from
-a vocabulary that is learned here, of what may be trained on only.
+A model is first trained on general text, English and some sources, and then tuned on more of one kind, as is usual.
+Nothing is downloaded; tokens come from a vocabulary that is learned here, of what may be trained on only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ __all__ = ["Corpus", "make"]
 
 _HELD_OUT_EVERY = 5
 """Every fifth source file is kept from training."""
+_GENERAL_EVERY = 4
+"""Every fourth of the others is general text: who is tuned has seen the language before."""
 _MAX_FILE_BYTES = 100_000
 _LEARNED_CHARACTERS = 300_000
 """Of each kind, from which the vocabulary is learned: more changes little and takes longer."""
@@ -29,12 +31,13 @@ _LEARNED_CHARACTERS = 300_000
 class Corpus:
     """Rows of tokens, [N, length] int64, all of them full."""
 
-    reference: torch.Tensor
-    """The language reference: English."""
+    general: torch.Tensor
+    """The language reference, and some modules of the standard library."""
     sources: torch.Tensor
-    """Of the standard library."""
+    """Of other modules."""
     held_out: torch.Tensor
-    """Of other modules of it."""
+    """Of yet other modules."""
+    num_general_files: int
     num_source_files: int
     num_held_out_files: int
 
@@ -46,12 +49,15 @@ def make(*, vocabulary: int, length: int, num_files: int = 0, held_out_rows: int
     files = files[:num_files] if num_files else files
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
     held_out = texts[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
-    sources = [text for number, text in enumerate(texts) if (number + 1) % _HELD_OUT_EVERY]
-    words = _words([_beginning(english), _beginning(sources)], vocabulary)
-    rows = [_rows(words, kind, length) for kind in (english, sources, held_out)]
+    trained = [text for number, text in enumerate(texts) if (number + 1) % _HELD_OUT_EVERY]
+    general = trained[::_GENERAL_EVERY]
+    sources = [text for number, text in enumerate(trained) if number % _GENERAL_EVERY]
+    words = _words([_beginning(english), _beginning(trained)], vocabulary)
+    rows = [_rows(words, kind, length) for kind in ([*english, *general], sources, held_out)]
     # Spread over all files that are held out, not the beginning of the first one.
     stride = max(1, len(rows[2]) // held_out_rows)
-    return Corpus(rows[0], rows[1], rows[2][::stride][:held_out_rows], len(sources), len(held_out))
+    judged = rows[2][::stride][:held_out_rows]
+    return Corpus(rows[0], rows[1], judged, len(general), len(sources), len(held_out))
 
 
 def _source_files() -> list[Path]:
