@@ -15,11 +15,13 @@ from michelangelo.llm.finetune import running
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.parallel import launching
 
-# Ray's own code leaves sockets and files to the garbage collector.
+# Ray's own code leaves sockets and files to the garbage collector, and warns of settings of its own.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("_one_thread"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::DeprecationWarning:ray", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 
@@ -52,12 +54,11 @@ def test_run_is_that_of_one_process(model_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_cluster")
-@pytest.mark.parametrize("rank", [0])
-def test_a_killed_worker_costs_the_steps_since_its_checkpoint(model_folder: Path, tmp_path: Path, rank: int) -> None:
+def test_a_killed_worker_costs_the_steps_since_its_checkpoint(model_folder: Path, tmp_path: Path) -> None:
     data, marks = runs.texts(tmp_path), tmp_path / "marks"
     marks.mkdir()
     running.finetune(make(model_folder, data, tmp_path / "whole"))
-    report = launching.launch(make(model_folder, data, tmp_path / "killed"), entries.finetune_dying, str(marks), rank)
+    report = launching.launch(make(model_folder, data, tmp_path / "killed"), entries.finetune_dying, str(marks), 0)
     assert [path.name for path in marks.iterdir()] == ["killed-2"]
     assert (report.outcome, report.step) == ("Succeeded", 8)
     assert runs.steps(tmp_path / "killed") == runs.steps(tmp_path / "whole")
@@ -85,7 +86,6 @@ def test_a_cluster_that_is_too_small_is_said(model_folder: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("_cluster")
 def test_a_run_begins_with_the_workers_that_can_be_had(model_folder: Path, tmp_path: Path) -> None:
-    """Sixteen would do, eight processors are there (one is Ray Train's own)."""
-    config = make(model_folder, tmp_path, tmp_path / "run", num_workers=3, min_workers=1)
-    rank, _ = launching.launch(config, entries.add_up, 1)
-    assert rank == 0
+    config = make(model_folder, tmp_path, tmp_path / "run", num_workers=16, min_workers=2)
+    _, total = launching.launch(config, entries.add_up, 0)
+    assert total in {float(sum(range(count))) for count in range(2, 9)}

@@ -16,13 +16,14 @@ import torch.distributed as dist
 from torch import nn
 
 from michelangelo import errors
+from michelangelo.llm import deepspeed_config
 from michelangelo.llm.finetune import optimizers, strategy
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.strategy import Accept, MakeOptimizer
+from michelangelo.llm.training_setup import TrainingSetup
 
 __all__ = ["DeepSpeedEngine", "configuration"]
 
-_STAGES: Final = {"zero1": 1, "zero2": 2, "zero3": 3}
 _COPY: Final = "copy"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
@@ -38,6 +39,7 @@ class DeepSpeedEngine:
         self._engine: Any = None
         self._names: dict[str, nn.Parameter] = {}
         self._steps = 0
+        self._has_states = False
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> Any:
         """DeepSpeed makes the optimizer; what is given back sets its learning rate."""
@@ -48,7 +50,7 @@ class DeepSpeedEngine:
         self._names = dict(strategy.trained_parameters(model))
         settings = configuration(self._config, self.world_size)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, model_parameters=list(self._names.values()), config=settings, dist_init_required=False
+            model=model, model_parameters=self._groups(), config=settings, dist_init_required=False
         )
         return _Rates(self._engine)
 
@@ -71,6 +73,7 @@ class DeepSpeedEngine:
             self._optimizer.clip_grad = max_grad_norm
             self._engine.step()
             self._steps += 1
+            self._find_states()
         else:
             self._engine.zero_grad()
             self._optimizer.zero_grad()
@@ -132,6 +135,25 @@ class DeepSpeedEngine:
             self._engine.destroy()
             self._engine = None
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """Vectors are not decayed, as by the other optimizers. Sizes are those before DeepSpeed divides them."""
+        decayed = [one for one in self._names.values() if one.dim() > 1]
+        others = [one for one in self._names.values() if one.dim() <= 1]
+        decay = self._config.optimizer.weight_decay
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _find_states(self) -> None:
+        """Stages 1 and 2 look for the states of all groups when the first one was stepped, and find its own only."""
+        look = getattr(self._optimizer, "_lazy_init_hp_params_optimizer_state", None)
+        if look is not None and not self._has_states:
+            self._optimizer._hp_optimizer_states_linked = False
+            look()
+        self._has_states = True
+
 
 class _Rates(optimizers.NamedOptimizer):
     """The part of an optimizer that a trainer sees."""
@@ -143,18 +165,16 @@ class _Rates(optimizers.NamedOptimizer):
 def configuration(config: FinetuneConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's document for a run. Passes are counted by the trainer, which says which one is the last."""
     optimizer, training, parallel = config.optimizer, config.training, config.parallel
-    zero: dict[str, Any] = {"stage": _STAGES[parallel.sharding], "contiguous_gradients": True}
-    if parallel.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if parallel.offload == "parameters":
-        zero["offload_param"] = {"device": "cpu"}
+    setup = TrainingSetup(
+        micro_batch=training.micro_batch,
+        gradient_accumulation=training.gradient_accumulation,
+        num_gpus=world_size,
+        sharding=parallel.sharding,
+        offload=parallel.offload,
+        precision=training.precision,
+    )
     return {
-        "train_micro_batch_size_per_gpu": training.micro_batch,
-        "gradient_accumulation_steps": training.gradient_accumulation,
-        "train_batch_size": training.micro_batch * training.gradient_accumulation * world_size,
-        "gradient_clipping": optimizer.max_grad_norm,
-        "bf16": {"enabled": training.precision != "fp32"},
-        "zero_optimization": zero,
+        **deepspeed_config.make(setup, max_grad_norm=optimizer.max_grad_norm),
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "optimizer": {
