@@ -56,7 +56,7 @@ def test_all_sinks_failing_ends_nothing() -> None:
 
 def test_a_sink_that_cannot_be_closed_is_told_to_the_others() -> None:
     whole = Memory("whole")
-    recorder = Recorder([Memory("broken", fails_to_close=True), whole])
+    recorder = Recorder([whole, Memory("broken", fails_to_close=True)])
     recorder.close()
     assert [event.message for event in whole.events if isinstance(event, Alert)] == [
         "broken could not be ended: no answer"

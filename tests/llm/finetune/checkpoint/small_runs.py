@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from michelangelo.llm.finetune import optimizers
 from michelangelo.llm.finetune.checkpoint import retrying, state, store
 from michelangelo.llm.finetune.config import CheckpointConfig, OptimizerConfig
+from michelangelo.llm.finetune.parallel import shard_optimizer
 from michelangelo.llm.finetune.recording import Alert, Event
 from michelangelo.llm.finetune.strategy import SingleProcess
 
@@ -39,7 +40,7 @@ class Run:
                 fully_shard(layer)
             fully_shard(self.model)
         self.strategy = Sharded(torch.device("cpu")) if sharded else SingleProcess(torch.device("cpu"))
-        self.optimizer = self.strategy.prepare(self.model, _build)
+        self.optimizer = self.strategy.prepare(self.model, _build_sharded if sharded else _build)
         self.num_steps = 0
 
     def step(self) -> None:
@@ -128,7 +129,8 @@ def processes(count: int, work: Callable[..., Any], folder: Path, *arguments: An
 def starter() -> Any:
     """Processes that are forked from one that has loaded torch, and nothing else of this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.llm.finetune.checkpoint.small_runs"])
+    # An optimizer's first step loads dynamo, which takes seconds.
+    context.set_forkserver_preload(["tests.llm.finetune.checkpoint.small_runs", "torch._dynamo"])
     return context
 
 
@@ -143,3 +145,8 @@ def _work(
 
 def _build(named: Any) -> optimizers.NamedOptimizer:
     return optimizers.build(named, OptimizerConfig(), precision="bf16_mixed", accumulate=False)
+
+
+def _build_sharded(named: Any) -> optimizers.NamedOptimizer:
+    terms = shard_optimizer.OptimizerTerms(OptimizerConfig(), "bf16_mixed", accumulates=False)
+    return shard_optimizer.build(named, terms)

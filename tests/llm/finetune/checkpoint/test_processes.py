@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("_one_thread")
 
 def save_sharded(rank: int, count: int, folder: Path, num_steps: int) -> list[str]:
     events: list[Event] = []
-    run = small_runs.Run(sharded=count > 1)
+    run = small_runs.Run(sharded=count > 1, dtype=torch.bfloat16)
     checkpoints = small_runs.open_store(folder, events, rank=rank, world_size=count)
     for _ in range(num_steps):
         run.step()
@@ -31,7 +31,7 @@ def save_sharded(rank: int, count: int, folder: Path, num_steps: int) -> list[st
 
 def load_sharded(rank: int, count: int, folder: Path) -> tuple[dict[str, Any], Any, bool]:
     events: list[Event] = []
-    run = small_runs.Run(sharded=count > 1)
+    run = small_runs.Run(sharded=count > 1, dtype=torch.bfloat16)
     with torch.no_grad():
         for parameter in run.model.parameters():
             parameter.zero_()
@@ -49,7 +49,7 @@ def load_sharded(rank: int, count: int, folder: Path) -> tuple[dict[str, Any], A
 
 
 def expected(num_steps: int) -> dict[str, Any]:
-    run = small_runs.Run()
+    run = small_runs.Run(dtype=torch.bfloat16)
     for _ in range(num_steps):
         run.step()
     found = {name: tensor.float().numpy() for name, tensor in run.tensors().items()}
