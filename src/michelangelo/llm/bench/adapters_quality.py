@@ -203,7 +203,7 @@ class _Runs:
         )
         config = AutoConfig.for_model(**{**tiny.CONFIG, **scale.sizes})
         self._base: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        self._base.to(device)  # type: ignore[arg-type]
+        self._base.to(device)
         self._train(self._base, self.texts.general, (scale.pretrain_steps, 3e-3, 0), held_out=False)
         self.start = self._evaluate(self._base)
 
@@ -215,7 +215,7 @@ class _Runs:
             ranks: Sequence[int] = {"full": (0,), "LoRA": self._scale.ranks}.get(method, ())
             if method == "QLoRA" and "LoRA" in best:
                 ranks = (best["LoRA"].terms.rank,)
-            tried = []
+            tried: list[_Curve] = []
             for rank, rate in itertools.product(ranks, self._scale.rates[method]):
                 terms = _Terms(method, rate, rank)
                 if self._has_time(keep=len(_METHODS) if tried else 0):
@@ -290,7 +290,7 @@ class _Runs:
         model.eval()  # type: ignore[no-untyped-call]
         objective = causal_lm.CausalObjective(model, loss="plain")
         total, count = 0.0, 0
-        for part in self.texts.held_out.split(self._scale.rows):
+        for part in torch.split(self.texts.held_out, self._scale.rows):
             batch = _batch(part).to(self._device)
             total += float(objective.loss(batch)[0])
             count += batch.num_trained

@@ -33,8 +33,9 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 _TRIER: Final = "michelangelo.llm.bench.trying"
 _MICRO_BATCHES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _TRY_SECONDS: Final = 600.0
-_RATIOS: Final = (0.2, 5.0)
-"""Beyond these a ratio says that something else is measured than what is planned, and teaches nothing."""
+_RATIOS: Final = (0.25, 4.0)
+"""Beyond these a ratio says that something else is measured than what is planned, and teaches nothing: the calibration
+refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,10 @@ def tune(
         made = _try(place, shape, candidate, kind, device=device, steps=steps)
         tried.append(made)
         report(made)
-    observed = 0
     for made in tried:
-        observed = _learn(calibration_file, model, kind, made) or observed
-    return Tuned(model, kind, tuple(tried), found.num_tried, observed)
+        _learn(calibration_file, model, kind, made)
+    known = sum(one.hardware == kind.name for one in calibration.load(calibration_file).observations)
+    return Tuned(model, kind, tuple(tried), found.num_tried, known)
 
 
 def _hardware(device: Device) -> Hardware:
@@ -199,23 +200,29 @@ def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _learn(file: Path, model: str, kind: Hardware, tried: Tried) -> int:
-    """How many runs the calibration knows of this hardware now; 0 if this one teaches nothing."""
+def _learn(file: Path, model: str, kind: Hardware, tried: Tried) -> None:
+    """Keeps what the try says of the plan; nothing where there was no rate, or one that is beyond belief."""
     if not tried.rate:
-        return 0
-    time_ratio = tried.planned_rate / tried.rate
-    memory_ratio = tried.allocated_bytes / tried.planned_bytes if kind.family != "cpu" else 0.0
-    low, high = _RATIOS
-    kept = calibration.record(
+        return
+    time_ratio = _believed(tried.planned_rate / tried.rate)
+    memory_ratio = _believed(tried.allocated_bytes / tried.planned_bytes) if kind.family != "cpu" else 0.0
+    if not time_ratio and not memory_ratio:
+        return
+    calibration.record(
         file,
         calibration.Observation(
             hardware=kind.name,
             regime=calibration.regime_of(tried.setup),
             model=model,
-            memory_ratio=memory_ratio if low <= memory_ratio <= high else 0.0,
-            time_ratio=time_ratio if low <= time_ratio <= high else 0.0,
+            memory_ratio=memory_ratio,
+            time_ratio=time_ratio,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             versions={name: metadata.version(name) for name in ("torch", "michelangelo-oss")},
         ),
     )
-    return sum(1 for observation in kept.observations if observation.hardware == kind.name)
+
+
+def _believed(ratio: float) -> float:
+    """0 where it teaches nothing."""
+    low, high = _RATIOS
+    return ratio if low <= ratio <= high else 0.0

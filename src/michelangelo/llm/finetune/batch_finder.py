@@ -73,7 +73,9 @@ def find(try_batch: TryBatch, *, predicted: int, limit: int, capacity_bytes: int
     left = max_tries(limit)
     tries: list[Try] = []
     guess = min(max(predicted, 1), limit)
-    stride = max(1, int(_FIRST_STRIDE * guess))
+    stride = max(1, round(_FIRST_STRIDE * guess))
+    if precision:
+        stride = max(1, min(stride, int(precision * guess)))
     while fails - fits > 1 and not (fits and fails <= limit and fails - fits <= precision * fits):
         reach = 1 << (left - 1)  # as many answers as the tries after this one can tell apart
         guess = min(max(guess, fails - reach, fits + 1), fits + reach, fails - 1)

@@ -20,15 +20,15 @@ NUM_LAYERS, WIDTH = 25, 1024
 """100 MB of weights in fp32, and 200 MB of AdamW's states."""
 
 
-def peak(rank: int, count: int, folder: Path, mode: str) -> int:
-    """Bytes, after two steps of a run that starts, saves without a copy at the end, or resumes."""
+def peaks(rank: int, count: int, folder: Path, resumes: bool) -> tuple[int, int]:
+    """Bytes after two steps of a run that starts or resumes; and after saving, without a copy for a thread."""
     model = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(NUM_LAYERS)))
     strategy = SingleProcess(torch.device("cpu"))
     stepper = strategy.prepare(
         model, lambda named: optimizers.build(named, OptimizerConfig(), precision="fp32", accumulate=False)
     )
     checkpoints = small_runs.open_store(folder, [], asynchronous=False)
-    if mode == "resume":
+    if resumes:
         newest = checkpoints.newest()
         assert newest is not None
         checkpoints.load(newest, strategy)
@@ -36,17 +36,21 @@ def peak(rank: int, count: int, folder: Path, mode: str) -> int:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         stepper.clip_and_step(1.0, optimizers.finite)
-    if mode == "save":
+    stepped = resident_peak()
+    if not resumes:
         checkpoints.save(state.RunState(2, strategy.model_state(), strategy.optimizer_state(), {}, {}))
     checkpoints.close()
+    return stepped, resident_peak()
+
+
+def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_resuming_and_saving_need_no_more_memory_than_starting(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    (start,) = small_runs.processes(1, peak, tmp_path, folder, "start")
-    (save,) = small_runs.processes(1, peak, tmp_path, folder, "save")
-    (resume,) = small_runs.processes(1, peak, tmp_path, folder, "resume")
+    ((start, save),) = small_runs.processes(1, peaks, tmp_path, folder, False)
+    ((resume, _),) = small_runs.processes(1, peaks, tmp_path, folder, True)
     weights = NUM_LAYERS * WIDTH * WIDTH * 4
     assert start > 4 * weights, "weights, gradients and two states are seen"
     assert resume <= start * 1.1

@@ -71,7 +71,7 @@ def test_two_processes_save_and_one_or_three_load(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     kinds = small_runs.processes(2, save_sharded, tmp_path, folder, 2)
     assert kinds == [["Saved", "Saved"]] * 2
-    checkpoint = finding.find(str(folder))
+    checkpoint = finding.find(str(folder)).checkpoint
     assert sorted(checkpoint.manifest.files) == [
         "process-00000.json",
         "process-00001.json",

@@ -98,10 +98,10 @@ def test_last_and_best_stay(tmp_path: Path) -> None:
         run.step()
         checkpoints.save(run.state(), validation_loss=loss)
         checkpoints.wait()
-        assert finding.find(str(tmp_path)).step == step
+        assert finding.find(str(tmp_path)).checkpoint.step == step
     checkpoints.close()
     assert saved_steps(tmp_path) == [2, 6, 7]
-    assert finding.find(str(tmp_path), step=2).manifest.validation_loss == 1.0
+    assert finding.find(str(tmp_path), step=2).checkpoint.manifest.validation_loss == 1.0
 
 
 def test_the_last_written_is_the_newest_after_going_back(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_full_disk_is_an_alert_and_nothing_half_written_stays(tmp_path: Path) 
     assert "File too large" in message
     assert "free space" in message
     assert saved_steps(folder) == [1]
-    assert finding.find(str(folder)).step == 1
+    assert finding.find(str(folder)).checkpoint.step == 1
 
 
 def test_a_full_disk_is_not_tried_again(flaky: type[FlakyFileSystem]) -> None:
@@ -330,8 +330,10 @@ def test_find_names_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(errors.CheckpointError, match="no whole checkpoint of step 7; there are those of steps 5, 9"):
         finding.find(str(tmp_path), step=7)
     flip(next(tmp_path.glob("step-00000009*/manifest.json")))
-    assert finding.find(str(tmp_path)).step == 5
-    with pytest.raises(errors.CheckpointError, match="damaged: step-00000009"):
+    chosen = finding.find(str(tmp_path))
+    assert chosen.checkpoint.step == 5
+    assert ["step-00000009" in problem and "is damaged" in problem for problem in chosen.skipped] == [True]
+    with pytest.raises(errors.CheckpointError, match=r"step-00000009-\w+ is damaged"):
         finding.find(str(tmp_path), step=9)
 
 

@@ -13,7 +13,7 @@ from michelangelo.llm.finetune.checkpoint import retrying
 from michelangelo.llm.finetune.checkpoint.manifest import Manifest
 from michelangelo.llm.finetune.checkpoint.storage import Storage
 
-__all__ = ["Checkpoint", "Found", "find", "list_all", "open_named", "problem_of"]
+__all__ = ["Checkpoint", "Chosen", "Found", "find", "list_all", "open_named", "problem_of"]
 
 _RETRY: Final = retrying.Retry()
 _IO_ERRORS: Final = (errno.EIO, errno.ENOENT, errno.EISDIR)
@@ -35,6 +35,13 @@ class Checkpoint:
     @property
     def path(self) -> str:
         return self.storage.address(self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    checkpoint: Checkpoint
+    skipped: tuple[str, ...]
+    """What was damaged, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +104,22 @@ def problem_of(checkpoint: Checkpoint, files: Iterable[str], retry: retrying.Ret
     return ""
 
 
-def find(folder: str, *, step: int | None = None, retry: retrying.Retry = _RETRY) -> Checkpoint:
+def find(folder: str, *, step: int | None = None, retry: retrying.Retry = _RETRY) -> Chosen:
     """The newest whole checkpoint, or the newest of a step. Raises CheckpointError that names what there is."""
     storage = Storage(folder)
     found = list_all(storage, retry)
-    problems = [f"{name}: {why}" for name, why in found.damaged]
+    problems = [f"{storage.address(name)} is damaged: {why}" for name, why in found.damaged]
     for name, manifest in found.committed:
         if step is not None and manifest.step != step:
             continue
         checkpoint = Checkpoint(storage, name, manifest)
         problem = problem_of(checkpoint, sorted(manifest.files), retry)
         if not problem:
-            return checkpoint
-        problems.append(f"{name}: {problem}")
+            return Chosen(checkpoint, tuple(problems))
+        problems.append(f"{checkpoint.path} is damaged: {problem}")
     wanted = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
     if problems:
-        raise errors.CheckpointError(f"{storage.folder}: {wanted}; damaged: {'; '.join(problems)}")
+        raise errors.CheckpointError(f"{storage.folder}: {wanted}; {'; '.join(problems)}")
     steps = ", ".join(str(manifest.step) for _, manifest in reversed(found.committed))
     raise errors.CheckpointError(
         f"{storage.folder}: {wanted}" + (f"; there are those of steps {steps}" if steps else "")
