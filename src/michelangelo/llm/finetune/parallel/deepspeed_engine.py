@@ -56,8 +56,10 @@ class DeepSpeedEngine:
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_last)
-        # DeepSpeed averages over processes; a loss is a share of the mean over all of them.
-        self._engine.backward(loss * self.data_parallel)
+        # The engine's own forward, which is not called here, does this: else stage 3 keeps the last pass only.
+        self._optimizer.clear_backward_seen_flag()
+        # DeepSpeed averages over processes, and over passes unless told; a loss is a share of the mean over all.
+        self._engine.backward(loss * self.data_parallel, scale_wrt_gas=False)
 
     def step(self, max_grad_norm: float, accept: Accept = optimizers.finite) -> float:
         """Gradients are gathered one by one for their norm, since DeepSpeed says it only after a step."""
