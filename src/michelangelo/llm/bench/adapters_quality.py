@@ -64,7 +64,7 @@ class _Scale:
     held_out_rows: int = 64
 
 
-_FULL_RATES: Final = (3e-4, 1e-3, 3e-3)
+_FULL_RATES: Final = (3e-4, 1e-3, 3e-3, 1e-2)
 _ADAPTER_RATES: Final = (1e-3, 3e-3, 1e-2, 3e-2)
 _RATES: Final = {"full": _FULL_RATES, "LoRA": _ADAPTER_RATES, "QLoRA": _ADAPTER_RATES}
 _QUICK: Final = _Scale(
@@ -101,11 +101,11 @@ _ON_GPU: Final = _Scale(
     length=256,
     rows=16,
     num_files=0,
-    pretrain_steps=1000,
+    pretrain_steps=2000,
     tune_steps=200,
-    rates={**_RATES, "full": (1e-4, *_FULL_RATES)},
+    rates=_RATES,
     ranks=(1, 8, 64),
-    seeds=4,
+    seeds=3,
 )
 
 
