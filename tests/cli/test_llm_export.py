@@ -31,3 +31,24 @@ def test_folder_that_is_no_run_is_named(mactl: Mactl, tmp_path: Path) -> None:
     result = mactl("llm", "export", str(tmp_path), "--to", str(tmp_path / "to"))
     assert result.code == 2
     assert "is no folder of a run" in result.err
+
+
+def test_damage_is_said(mactl: Mactl, model_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    running.finetune(runs.make_config(model_folder, runs.texts(tmp_path), tmp_path / "run"))
+    torn = sorted((tmp_path / "run" / "checkpoints").glob("step-*/manifest.json"))
+    torn[-1].write_bytes(b"torn")
+    result = mactl("llm", "export", str(tmp_path / "run"), "--to", str(tmp_path / "model"))
+    assert result.code == 0, result.err
+    assert "full, step 6" in result.out
+    assert f"{torn[-1].parent} is damaged" in result.err
+    for manifest in torn[:-1]:
+        manifest.unlink()
+    result = mactl("llm", "export", str(tmp_path / "run"), "--to", str(tmp_path / "other"))
+    assert result.code == 5
+    assert "no whole checkpoint" in result.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_help_shows_examples(mactl: Mactl) -> None:
+    result = mactl("llm", "export", "--help")
+    assert "mactl llm export run --to adapter --adapter-only --checkpoint 400" in result.out

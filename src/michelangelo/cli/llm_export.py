@@ -41,6 +41,8 @@ def export(
 ) -> None:
     """Write a checkpoint of the run in the folder RUN as a model, with its tokenizer and a model card.
 
+    A run that trained all weights is written in full. The folder appears whole or not at all.
+
     \b
     Example:
       mactl llm export run --to model
@@ -48,6 +50,8 @@ def export(
     """
     writing = importlib.import_module("michelangelo.llm.finetune.export.writing")
     exported = writing.write(Path(run), Path(to), kind=kind, step=step, overwrite=force)
+    for problem in exported.skipped:
+        click.echo(f"{problem}; an earlier one was taken", err=True)
     if output_format == "name":
         click.echo(exported.path)
     elif output_format == "table":

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from michelangelo.llm.finetune import optimizers
-from michelangelo.llm.finetune.checkpoint import retrying, state, store
+from michelangelo.llm.finetune.checkpoint import planning, retrying, state, store
 from michelangelo.llm.finetune.config import CheckpointConfig, OptimizerConfig
 from michelangelo.llm.finetune.parallel import shard_optimizer
 from michelangelo.llm.finetune.recording import Alert, Event
@@ -85,6 +85,7 @@ def open_store(
     rank: int = 0,
     world_size: int = 1,
     retry: retrying.Retry = AT_ONCE,
+    buffers: planning.HostBuffers | None = None,
     **config: Any,
 ) -> store.CheckpointStore:
     return store.CheckpointStore(
@@ -94,6 +95,7 @@ def open_store(
         world_size=world_size,
         record=events.append,
         retry=retry,
+        buffers=buffers,
     )
 
 

@@ -18,7 +18,7 @@ from tests.llm.finetune.checkpoint import small_runs
 from tests.llm.finetune.checkpoint.flaky_files import FlakyFileSystem
 
 from michelangelo import errors
-from michelangelo.llm.finetune.checkpoint import finding, retrying
+from michelangelo.llm.finetune.checkpoint import finding, planning, retrying
 from michelangelo.llm.finetune.recording import Event, Saved
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
@@ -75,6 +75,31 @@ def test_save_returns_before_the_files_are_written(flaky: type[FlakyFileSystem])
     checkpoints.load(newest, run.strategy)
     assert small_runs.same(run.tensors(), before)
     checkpoints.close()
+
+
+def test_training_waits_where_the_host_has_no_memory_for_a_copy(flaky: type[FlakyFileSystem]) -> None:
+    events: list[Event] = []
+    run = small_runs.Run()
+    run.step()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in run.tensors().values())
+    room = [size]
+    buffers = planning.HostBuffers(num_sharing=2, available=lambda: room[0])
+    checkpoints = small_runs.open_store("flaky://run", events, buffers=buffers)
+    for step in (1, 2):
+        checkpoints.save(run.state(step))
+        assert isinstance(events[-1], Saved), "it is written when save returns"
+    (alert,) = small_runs.alerts(events)
+    assert (alert.step, alert.kind) == (1, "CheckpointWaits")
+    room[0] = 3 * size
+    flaky.gate.clear()
+    checkpoints.save(run.state(3))
+    assert len(events) == 3
+    flaky.gate.set()
+    room[0] = 0  # what was taken is used again
+    checkpoints.save(run.state(4))
+    assert len(events) == 4
+    checkpoints.close()
+    assert len(small_runs.alerts(events)) == 1
 
 
 def test_tensors_are_read_by_the_safetensors_library(tmp_path: Path) -> None:

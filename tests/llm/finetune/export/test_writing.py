@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import peft
 import pytest
 import torch
-import yaml
+from safetensors.torch import load_file
 from tests.llm.finetune import runs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from michelangelo import errors
-from michelangelo.llm.finetune import running
+from michelangelo.llm.finetune import adapters, quantization, running
+from michelangelo.llm.finetune.config import AdapterConfig, ModelConfig
 from michelangelo.llm.finetune.export import writing
 
 # PEFT asks Transformers by the old name when it loads an adapter.
@@ -80,23 +82,87 @@ def test_earlier_step_can_be_exported(run: Callable[..., Path], tmp_path: Path) 
     assert not (tmp_path / "none").exists()
 
 
-def test_quantised_run_is_merged_in_bf16(run: Callable[..., Path], tmp_path: Path) -> None:
-    output = run(adapter={"method": "qlora", "rank": 4}, training={"precision": "bf16_mixed"})
-    writing.write(output, tmp_path / "model")
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+def test_quantised_run_is_merged_in_bf16(run: Callable[..., Path], model_folder: Path, tmp_path: Path) -> None:
+    output = run(
+        adapter={"method": "qlora", "rank": 4},
+        optimizer={"learning_rate": 3e-2},
+        training={"precision": "bf16_mixed"},
+    )
+    writing.write(output, tmp_path / "merged")
+    writing.write(output, tmp_path / "adapter", kind="adapter")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+    # What it was trained against: the packed weights, computed by their own layers.
+    packed = quantization.load(
+        ModelConfig(path=str(model_folder)), AdapterConfig(method="qlora"), precision="bf16", device=torch.device("cpu")
+    )
+    plain = packed(TOKENS).logits.detach()
+    adapters.apply(packed, AdapterConfig(method="qlora", rank=4), fused=False)
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    with torch.no_grad():
+        for name, tensor in adapters.state(packed).items():
+            tensor.copy_(saved.pop(name))
+    assert not saved
+    trained = packed(TOKENS).logits.detach()
+    difference = float((merged(TOKENS).logits - trained).detach().abs().max())
+    assert difference < 0.05 * float((trained - plain).abs().max())
 
 
-def test_card_says_how_the_model_was_made(run: Callable[..., Path], tmp_path: Path) -> None:
-    writing.write(run(**LORA, data={"validation_share": 0.2}), tmp_path / "adapter", kind="adapter")
-    text = (tmp_path / "adapter" / "README.md").read_text()
-    front = yaml.safe_load(text.split("---\n")[1])
-    assert front["library_name"] == "peft"
-    assert front["base_model"]
-    assert {"lora", "michelangelo"} <= set(front["tags"])
-    assert "| method | lora, rank 4, alpha 32 |" in text
-    assert "| validation loss |" in text
-    assert (tmp_path / "adapter" / "loss.svg").read_text().lstrip().startswith("<?xml")
+def test_adapter_is_written_without_the_weights_of_its_model(
+    run: Callable[..., Path], make_model: Any, tmp_path: Path
+) -> None:
+    base = make_model()
+    output = run(base, **LORA)
+    (base / "model.safetensors").unlink()
+    writing.write(output, tmp_path / "adapter", kind="adapter")
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any(float(tensor.abs().max()) > 0 for name, tensor in saved.items() if "lora_B" in name)
+    described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == str(base)
+    with pytest.raises(errors.ModelError, match="cannot be loaded"):
+        writing.write(output, tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir() if "merged" in path.name) == []
+
+
+def test_a_large_model_gets_several_files_and_an_index(run: Callable[..., Path], tmp_path: Path) -> None:
+    output = run()
+    writing.write(output, tmp_path / "one")
+    writing.write(output, tmp_path / "several", max_shard_size="60KB")
+    index = json.loads((tmp_path / "several" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 1
+    one = AutoModelForCausalLM.from_pretrained(tmp_path / "one")(TOKENS).logits
+    several = AutoModelForCausalLM.from_pretrained(tmp_path / "several")(TOKENS).logits
+    assert torch.equal(one, several)
+
+
+def test_chat_template_that_was_trained_with_is_exported(run: Callable[..., Path], tmp_path: Path) -> None:
+    template = "{% for message in messages %}[{{ message['content'] }}]{% endfor %}"
+    writing.write(run(data={"chat_template": template}), tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "[hi]"
+
+
+def test_damaged_checkpoint_is_passed_over_and_said(run: Callable[..., Path], tmp_path: Path) -> None:
+    output = run()
+    (newest,) = (output / "checkpoints").glob("step-00000008-*")
+    (newest / "tensors-00000.safetensors").write_bytes(b"torn")
+    exported = writing.write(output, tmp_path / "model")
+    assert exported.step == 6
+    assert [str(newest) in problem for problem in exported.skipped] == [True]
+    assert "after step 6" in (tmp_path / "model" / "README.md").read_text()
+    with pytest.raises(errors.CheckpointError, match="no whole checkpoint of step 8"):
+        writing.write(output, tmp_path / "eight", step=8)
+
+
+def test_checkpoint_of_another_configuration_is_named(run: Callable[..., Path], tmp_path: Path) -> None:
+    output = run(**LORA)
+    document = json.loads((output / running.CONFIG).read_text())
+    document["adapter"]["rank"] = 2
+    (output / running.CONFIG).write_text(json.dumps(document))
+    for kind in ("merged", "adapter"):
+        with pytest.raises(errors.CheckpointError, match="another model or adapter"):
+            writing.write(output, tmp_path / "to", kind=kind)
+    assert not (tmp_path / "to").exists()
 
 
 def test_what_is_there_is_not_replaced_unless_told(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -121,3 +187,11 @@ def test_folder_that_is_no_run_is_named(tmp_path: Path, kind: writing.Kind) -> N
 def test_full_run_has_no_adapter(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(errors.SettingsError, match="no adapter"):
         writing.write(run(), tmp_path / "to", kind="adapter")
+
+
+def test_what_the_export_needs_is_never_replaced(run: Callable[..., Path], tmp_path: Path) -> None:
+    output = run()
+    for target in (output, tmp_path, output.parent.parent):
+        with pytest.raises(errors.SettingsError, match="would be lost"):
+            writing.write(output, target, overwrite=True)
+    assert (output / running.CONFIG).exists()

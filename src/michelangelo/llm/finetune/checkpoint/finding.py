@@ -108,7 +108,8 @@ def find(folder: str, *, step: int | None = None, retry: retrying.Retry = _RETRY
     """The newest whole checkpoint, or the newest of a step. Raises CheckpointError that names what there is."""
     storage = Storage(folder)
     found = list_all(storage, retry)
-    problems = [f"{storage.address(name)} is damaged: {why}" for name, why in found.damaged]
+    begin = manifests.FOLDER_PREFIX + (f"{step:08d}-" if step is not None else "")
+    problems = [f"{storage.address(name)} is damaged: {why}" for name, why in found.damaged if name.startswith(begin)]
     for name, manifest in found.committed:
         if step is not None and manifest.step != step:
             continue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import psutil
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem
@@ -13,6 +14,13 @@ from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from michelangelo.llm.finetune.checkpoint import agreeing
 
 __all__ = ["HostBuffers", "Part", "plan"]
+
+_SHARE: Final = 0.8
+"""Of the memory that is available, which copies may take."""
+
+
+def _available() -> int:
+    return int(psutil.virtual_memory().available)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,19 @@ def _part(planner: DefaultSavePlanner, item: WriteItem) -> Part:
 class HostBuffers:
     """Copies of tensors in the memory of the host (page-locked beside a GPU), kept for the next copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, num_sharing: int = 1, available: Callable[[], int] = _available) -> None:
+        """`available`: bytes of the host, which `num_sharing` processes of a run take their copies from."""
         self._buffers: dict[str, torch.Tensor] = {}
+        self._num_sharing = num_sharing
+        self._available = available
 
-    def copy(self, parts: list[Part]) -> list[Part]:
+    def has_room(self, parts: Sequence[Part]) -> bool:
+        """Whether copies of these leave the host some memory: one that runs out of it kills the run."""
+        kept = sum(_size_on_host(buffer) for buffer in self._buffers.values())
+        needed = sum(_size_on_host(part.tensor) for part in parts) - kept
+        return needed * self._num_sharing <= _SHARE * self._available()
+
+    def copy(self, parts: Sequence[Part]) -> list[Part]:
         """On return the originals may change."""
         kept, waits = {}, False
         for part in parts:
@@ -70,3 +87,9 @@ class HostBuffers:
         if waits:
             torch.cuda.synchronize()
         return [Part(part.tensor_name, part.shape, part.offsets, kept[part.key]) for part in parts]
+
+
+def _size_on_host(tensor: torch.Tensor) -> int:
+    """Page-locked memory is handed out in powers of two (torch's CachingHostAllocator)."""
+    size = tensor.numel() * tensor.element_size()
+    return 1 << (size - 1).bit_length() if size and (tensor.is_cuda or tensor.is_pinned()) else size

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 
+import torch
+
 from michelangelo import errors
 from michelangelo.llm.finetune.checkpoint import (
     agreeing,
@@ -47,16 +49,16 @@ class CheckpointStore:
         world_size: int,
         record: Callable[[Event], None],
         retry: retrying.Retry | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        buffers: planning.HostBuffers | None = None,
     ) -> None:
         """Raises CheckpointError if no file system answers to the folder's protocol."""
         self._storage = Storage(folder)
         self._config = config
         self._record = record
         self._retry = retry or retrying.Retry(config.upload_attempts)
-        self._clock = clock
         self._processes = agreeing.Processes(rank, world_size)
-        self._buffers = planning.HostBuffers()
+        self._buffers = buffers or planning.HostBuffers(num_sharing=_num_sharing(world_size))
+        self._is_told = False
         self._executor = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future[list[Event]] | None = None
         self._pending_step = 0
@@ -64,24 +66,27 @@ class CheckpointStore:
     def save(self, state: RunState, *, validation_loss: float | None = None) -> None:
         """Returns when the tensors may change again. What goes wrong later is an Alert of the next call."""
         self.wait()
-        started = self._clock()
+        started = time.monotonic()
         tensors = {
             **{f"{loading.MODEL}{name}": tensor for name, tensor in state.model.items()},
             **{f"{loading.OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.items()},
         }
         parts = planning.plan(tensors, self._processes)
+        beside = self._config.asynchronous and self._buffers.has_room(parts)
+        if self._config.asynchronous and not beside:
+            self._tell_that_it_waits(state.step)
         folder = f"{manifests.FOLDER_PREFIX}{state.step:08d}-{secrets.token_hex(4)}"
         job = writing.Job(
             folder=self._processes.broadcast(folder),
             step=state.step,
             validation_loss=validation_loss,
-            parts=self._buffers.copy(parts) if self._config.asynchronous else parts,
+            parts=self._buffers.copy(parts) if beside else parts,
             local=local_state.encode(state.local),
             shared=json.loads(json.dumps(state.shared)),
         )
         self._pending = self._executor.submit(self._write, job, started)
         self._pending_step = state.step
-        if not self._config.asynchronous:
+        if not beside:
             self.wait()
 
     def newest(self) -> Checkpoint | None:
@@ -139,10 +144,17 @@ class CheckpointStore:
         if outcome.manifest is None:
             return [self._failed(job.step, outcome.problem)]
         path = self._storage.address(job.folder)
-        events: list[Event] = [Saved(job.step, path, outcome.manifest.num_bytes, self._clock() - started)]
+        events: list[Event] = [Saved(job.step, path, outcome.manifest.num_bytes, time.monotonic() - started)]
         if self._processes.is_first and (problem := self._remove_old()):
             events.append(Alert(job.step, "CheckpointNotRemoved", problem))
         return events
+
+    def _tell_that_it_waits(self, step: int) -> None:
+        """Once: the next ones wait too."""
+        if not self._is_told:
+            message = "the host has no memory for a copy of the state, so training waits while checkpoints are written"
+            self._record(Alert(step, "CheckpointWaits", message))
+        self._is_told = True
 
     def _failed(self, step: int, problem: str) -> Alert:
         message = f"step {step} could not be saved to {self._storage.folder}: {problem}; training goes on"
@@ -188,3 +200,8 @@ class CheckpointStore:
                 self._retry.call(functools.partial(self._storage.rename, old, new))
         except OSError as e:
             self._record(Alert(0, "CheckpointNotRemoved", f"{self._storage.folder}: {writing.describe(e)}"))
+
+
+def _num_sharing(world_size: int) -> int:
+    """Processes of the run on this host, at most."""
+    return min(world_size, torch.cuda.device_count() or world_size)
