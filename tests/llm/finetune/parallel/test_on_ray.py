@@ -65,27 +65,7 @@ def test_a_killed_worker_costs_the_steps_since_its_checkpoint(model_folder: Path
 
 
 @pytest.mark.usefixtures("_cluster")
-def test_an_error_that_would_come_again_is_not_tried_again(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.DatasetError, match="the second process does not like the data"):
-        launching.launch(make(model_folder, tmp_path, tmp_path / "run"), entries.fail, "ours")
-
-
-@pytest.mark.usefixtures("_cluster")
-def test_losses_are_counted(model_folder: Path, tmp_path: Path) -> None:
-    config = make(model_folder, tmp_path, tmp_path / "run", max_failures=1)
-    with pytest.raises(errors.LlmError, match=r"more than 1 times \(parallel.max_failures\)"):
-        launching.launch(config, entries.fail, "kill")
-
-
-@pytest.mark.usefixtures("_cluster")
 def test_a_cluster_that_is_too_small_is_said(model_folder: Path, tmp_path: Path) -> None:
     config = make(model_folder, tmp_path, tmp_path / "run", num_workers=64)
     with pytest.raises(errors.SettingsError, match="64 workers need a CPU each, and the Ray cluster has 8"):
         launching.launch(config, entries.add_up, 1)
-
-
-@pytest.mark.usefixtures("_cluster")
-def test_a_run_begins_with_the_workers_that_can_be_had(model_folder: Path, tmp_path: Path) -> None:
-    config = make(model_folder, tmp_path, tmp_path / "run", num_workers=16, min_workers=2)
-    _, total = launching.launch(config, entries.add_up, 0)
-    assert total in {float(sum(range(count))) for count in range(2, 9)}
