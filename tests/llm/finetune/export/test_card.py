@@ -105,7 +105,7 @@ def test_card_tells_the_run_up_to_the_step(run: Callable[..., Path], tmp_path: P
 def test_metadata_is_what_hubs_read(run: Callable[..., Path], tmp_path: Path) -> None:
     text = card_of(run(*EVENTS), tmp_path / "to", make_config(), step=4)
     read = huggingface_hub.ModelCard(text)
-    assert read.data.to_dict() == {
+    assert read.data.to_dict() == {  # type: ignore[no-untyped-call]
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["michelangelo", "sft", "lora"],
@@ -121,7 +121,7 @@ def test_local_models_are_no_names_of_a_hub(run: Callable[..., Path], tmp_path: 
     local.mkdir()
     made = make_config(model={"path": str(local)}, data={"train": [{"path": "rows.jsonl"}]}, adapter={"method": "full"})
     read = huggingface_hub.ModelCard(card_of(run(*EVENTS), tmp_path / "to", made, step=4, kind="full"))
-    assert {"base_model", "datasets"}.isdisjoint(read.data.to_dict())
+    assert {"base_model", "datasets"}.isdisjoint(read.data.to_dict())  # type: ignore[no-untyped-call]
     assert card.base_model(made) == str(local)
 
 

@@ -93,6 +93,8 @@ def decode(data: bytes) -> Manifest:
 def _manifest(found: Any) -> Manifest:
     if found["format"] != FORMAT:
         raise errors.CheckpointError(f"the manifest has format {found['format']}, and this version reads {FORMAT}")
+    if any("/" in name or name.startswith(".") for name in found["files"]):
+        raise errors.CheckpointError("the manifest names files outside of its folder")
     return Manifest(
         step=int(found["step"]),
         number=int(found["number"]),

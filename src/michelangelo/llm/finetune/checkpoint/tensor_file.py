@@ -7,6 +7,8 @@ tensor), the tensors one after the other. https://github.com/huggingface/safeten
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -80,7 +82,7 @@ def read_header(file: BinaryIO) -> dict[str, Place]:
             raise TensorFileError(f"its header would have {length:,} bytes")
         header = json.loads(_exactly(file, length))
         start = 8 + length
-        return {
+        places = {
             name: Place(
                 _DTYPES[entry["dtype"]],
                 tuple(int(size) for size in entry["shape"]),
@@ -90,8 +92,16 @@ def read_header(file: BinaryIO) -> dict[str, Place]:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as e:
         raise TensorFileError(f"its header cannot be understood: {e}") from e
+    size = file.seek(0, os.SEEK_END)
+    for name, place in places.items():
+        is_possible = place.begin >= start and all(length >= 0 for length in place.shape)
+        if not is_possible or place.num_bytes != math.prod(place.shape) * place.dtype.itemsize:
+            raise TensorFileError(f"its header gives {name} a size that its shape does not have")
+        if place.begin + place.num_bytes > size:
+            raise TensorFileError(f"it ends before {name} does")
+    return places
 
 
 def read_tensor(file: BinaryIO, place: Place) -> torch.Tensor:
