@@ -6,6 +6,7 @@ import errno
 import json
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def test_save_returns_before_the_files_are_written(flaky: type[FlakyFileSystem])
     checkpoints = small_runs.open_store("flaky://run", events)
     checkpoints.save(run.state())
     run.step()
+    checkpoints.report()
     assert events == []
     flaky.gate.set()
     newest = checkpoints.newest()
@@ -100,6 +102,19 @@ def test_training_waits_where_the_host_has_no_memory_for_a_copy(flaky: type[Flak
     assert len(events) == 4
     checkpoints.close()
     assert len(small_runs.alerts(events)) == 1
+
+
+def test_report_tells_what_is_known_without_waiting(flaky: type[FlakyFileSystem]) -> None:
+    events: list[Event] = []
+    checkpoints = small_runs.open_store("flaky://run", events)
+    checkpoints.save(small_runs.Run().state(1))
+    deadline = time.monotonic() + 60
+    while not events and time.monotonic() < deadline:
+        checkpoints.report()
+    assert [type(event) for event in events] == [Saved]
+    checkpoints.report()
+    assert len(events) == 1
+    checkpoints.close()
 
 
 def test_tensors_are_read_by_the_safetensors_library(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from michelangelo.llm.finetune.checkpoint import retrying
 from michelangelo.llm.finetune.checkpoint.manifest import Manifest
 from michelangelo.llm.finetune.checkpoint.storage import Storage
 
-__all__ = ["Checkpoint", "Chosen", "Found", "find", "list_all", "open_named", "problem_of"]
+__all__ = ["Checkpoint", "Chosen", "Found", "find", "list_all", "open_named", "problem_of", "split"]
 
 _RETRY: Final = retrying.Retry()
 _IO_ERRORS: Final = (errno.EIO, errno.ENOENT, errno.EISDIR)
@@ -129,8 +129,7 @@ def find(folder: str, *, step: int | None = None, retry: retrying.Retry = _RETRY
 
 def open_named(path: str, retry: retrying.Retry = _RETRY) -> Checkpoint:
     """One checkpoint by its own path or URL. Raises CheckpointError if there is none, or a damaged one."""
-    parent, _, folder = path.rstrip("/").rpartition("/")
-    storage = Storage(parent or ".")
+    storage, folder = split(path)
     try:
         manifest = manifests.decode(retry.call(lambda: storage.read(f"{folder}/{manifests.FILE_NAME}")))
     except OSError as e:
@@ -143,6 +142,13 @@ def open_named(path: str, retry: retrying.Retry = _RETRY) -> Checkpoint:
     if problem := problem_of(checkpoint, sorted(manifest.files), retry):
         raise errors.CheckpointError(f"{path}: is damaged: {problem}; choose another checkpoint")
     return checkpoint
+
+
+def split(path: str) -> tuple[Storage, str]:
+    """The path or URL of a checkpoint → where it lies, and its folder there."""
+    place, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    parent, slash, folder = place.rstrip("/").rpartition("/")
+    return Storage(f"{parent or slash or '.'}{mark}{query}"), folder
 
 
 def _text(e: OSError) -> str:

@@ -40,8 +40,9 @@ class Storage:
         self.folder = self._root if self.is_local else folder.rstrip("/")
 
     def address(self, name: str) -> str:
-        """For people: where a file or folder is."""
-        return f"{self.folder}/{name}"
+        """For people: where a file or folder is. What a URL says of its server (`?…`) stays at its end."""
+        place, mark, query = self.folder.partition("?") if not self.is_local else (self.folder, "", "")
+        return f"{place.rstrip('/')}/{name}{mark}{query}"
 
     def make_folder(self, name: str) -> None:
         self._system.makedirs(self._path(name), exist_ok=True)

@@ -113,13 +113,18 @@ class CheckpointStore:
         """One by its path or URL, perhaps of another run. Raises CheckpointError: no other one is taken instead."""
         self.wait()
         manifest = self._processes.first(lambda: finding.open_named(path, self._retry).manifest)
-        parent, _, folder = path.rstrip("/").rpartition("/")
-        return Checkpoint(Storage(parent or "."), folder, manifest)
+        storage, folder = finding.split(path)
+        return Checkpoint(storage, folder, manifest)
 
     def load(self, checkpoint: Checkpoint, strategy: Strategy) -> LoadedState:
         """Overwrites the tensors of `strategy`. Raises CheckpointError in all processes if it fails in one."""
         self.wait()
         return self._processes.together(lambda: loading.load_into(checkpoint, strategy, self._retry))
+
+    def report(self) -> None:
+        """Records what came of the last save, if that is known by now; never waits."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Until the last save is committed, or has failed."""
