@@ -304,3 +304,13 @@ def _wait_for(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None
     while not is_so():
         if process.poll() is not None:
             raise AssertionError(process.communicate()[1])
+
+
+def test_relative_folder_of_checkpoints_is_kept_whole(
+    model_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    running.finetune(runs.make_config(model_folder, data, tmp_path / "run", checkpoint={"folder": "kept"}))
+    kept = json.loads((tmp_path / "run" / running.CONFIG).read_text())
+    assert kept["checkpoint"]["folder"] == str(tmp_path / "kept")
+    assert list((tmp_path / "kept").glob("step-*"))

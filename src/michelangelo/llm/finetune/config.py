@@ -35,6 +35,7 @@ __all__ = [
     "TrainingConfig",
     "load",
     "parse",
+    "read",
 ]
 
 _MAX_BYTES: Final = 1_000_000
@@ -276,6 +277,11 @@ class FinetuneConfig(_Section):
 
 def load(path: str) -> FinetuneConfig:
     """A YAML or JSON file. Raises SettingsError."""
+    return parse(read(path), source=path)
+
+
+def read(path: str) -> Mapping[str, Any]:
+    """The document in a file, unchecked. Raises SettingsError if it is no mapping."""
     file = Path(path)
     try:
         if file.stat().st_size > _MAX_BYTES:
@@ -287,7 +293,7 @@ def load(path: str) -> FinetuneConfig:
         raise errors.SettingsError(f"{path}: is no YAML or JSON: {e}") from e
     if not isinstance(document, Mapping):
         raise errors.SettingsError(f"{path}: must be a mapping with model, data and output")
-    return parse(document, source=path)
+    return document
 
 
 def parse(document: Mapping[str, Any], *, source: str = "configuration") -> FinetuneConfig:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -18,12 +17,10 @@ from michelangelo.llm.finetune.config import FinetuneConfig
 
 __all__ = ["apply", "load"]
 
-_MAX_BYTES: Final = 1_000_000
-
 
 def load(path: str, changes: Sequence[str] = ()) -> FinetuneConfig:
     """Raises SettingsError."""
-    document, wrong = apply(_read(path), changes)
+    document, wrong = apply(configuration.read(path), changes)
     try:
         config = configuration.parse(document, source=path)
     except errors.SettingsError as e:
@@ -79,18 +76,3 @@ def _place(section: dict[str, Any] | list[Any], name: str) -> tuple[Any, str]:
     if name.isascii() and name.isdigit() and int(name) < len(section):
         return int(name), ""
     return None, f"{name} is no item of a list of {len(section)}, counted from 0"
-
-
-def _read(path: str) -> Mapping[str, Any]:
-    file = Path(path)
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise errors.SettingsError(f"{path}: larger than {_MAX_BYTES:,} bytes, so it is no configuration of a run")
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise errors.SettingsError(f"{path}: cannot be read: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise errors.SettingsError(f"{path}: is no YAML or JSON: {e}") from e
-    if not isinstance(document, Mapping):
-        raise errors.SettingsError(f"{path}: must be a mapping with model, data and output")
-    return document

@@ -116,14 +116,24 @@ def finetune(
     output = Path(config.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        kept = _with_whole_paths(config)
+        (output / CONFIG).write_text(kept.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as e:
         raise errors.SettingsError(f"output {output}: cannot be written: {e.strerror}") from e
-    if config.parallel.num_workers == 1 and config.parallel.launcher != "ray":
+    if config.parallel.num_workers == 1 and launching.launcher_of(config) != "ray":
         report = work(config, display, sinks=sinks, should_stop=should_stop)
     else:
         report = launching.launch(config, work, display)
     return report
+
+
+def _with_whole_paths(config: FinetuneConfig) -> FinetuneConfig:
+    """As it is kept beside the run, which may be looked at from another folder."""
+    folder = config.checkpoint.folder
+    if not folder or "://" in folder:
+        return config
+    checkpoint = config.checkpoint.model_copy(update={"folder": str(Path(folder).absolute())})
+    return config.model_copy(update={"checkpoint": checkpoint})
 
 
 def work(

@@ -211,6 +211,7 @@ class Trainer:
     ) -> None:
         parts, step = self._parts, self.progress.step
         num_tokens, seconds, per_second = speed
+        parts.checkpoints.report()
         for alert in parts.data_alerts(step):
             parts.recorder.record(alert)
         parts.recorder.record(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from michelangelo.llm import deepspeed_config
 from michelangelo.llm.planner.plan import Plan
 from michelangelo.llm.training_setup import TrainingSetup
 
@@ -14,7 +15,6 @@ __all__ = ["deepspeed", "finetune"]
 
 _LEARNING_RATES: Final = {"full": 1e-5, "lora": 2e-4, "qlora": 2e-4}
 """Where to start: adapters take ten times the rate of full tuning (Schulman et al. 2025, "LoRA Without Regret")."""
-_STAGES: Final = {"zero1": 1, "zero2": 2, "zero3": 3}
 
 
 def finetune(plan: Plan, *, model: str = "", data: str = "train.jsonl", output: str = "out") -> dict[str, Any]:
@@ -57,27 +57,5 @@ def finetune(plan: Plan, *, model: str = "", data: str = "train.jsonl", output: 
 
 
 def deepspeed(setup: TrainingSetup) -> dict[str, Any]:
-    """Its JSON; empty where no ZeRO stage is asked for. Keys as in DeepSpeed's "DeepSpeed Configuration JSON"."""
-    stage = _STAGES.get(setup.sharding)
-    if stage is None:
-        return {}
-    zero: dict[str, Any] = {
-        "stage": stage,
-        "overlap_comm": True,
-        "contiguous_gradients": True,
-        "reduce_bucket_size": 500_000_000,
-    }
-    if setup.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    if setup.offload == "parameters":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
-    if stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-    return {
-        "train_micro_batch_size_per_gpu": setup.micro_batch,
-        "gradient_accumulation_steps": setup.gradient_accumulation,
-        "train_batch_size": setup.micro_batch * setup.gradient_accumulation * setup.data_parallel,
-        "gradient_clipping": 1.0,
-        "bf16": {"enabled": setup.precision != "fp32"},
-        "zero_optimization": zero,
-    }
+    """Its JSON; empty where no ZeRO stage is asked for."""
+    return deepspeed_config.make(setup)

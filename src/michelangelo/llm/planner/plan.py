@@ -214,8 +214,8 @@ def problems(shape: ModelShape, setup: TrainingSetup, hardware: Hardware) -> lis
         found.append(f"num_gpus: {setup.num_gpus} is no multiple of the {setup.gpus_per_node} GPUs of a node")
     if shape.max_positions and setup.sequence_length > shape.max_positions and shape.learned_positions:
         found.append(f"sequence_length: {shape.name} has positions for {shape.max_positions:,} tokens")
-    if setup.offload != "none" and setup.sharding == "none":
-        found.append("offload: needs sharding fsdp2, zero1, zero2 or zero3")
+    if setup.offload == "optimizer" and setup.sharding == "none" and setup.num_gpus > 1:
+        found.append("offload: several GPUs need sharding fsdp2, zero1, zero2 or zero3")
     elif setup.offload == "parameters" and setup.sharding not in _SHARDED_WEIGHTS:
         found.append(f"offload: parameters can rest in the host with fsdp2 or zero3, not with {setup.sharding}")
     if setup.method == "qlora" and setup.precision == "fp32":
