@@ -45,7 +45,13 @@
         ├── DatasetError         rows or a source of rows that cannot be used
         ├── CheckpointError      a checkpoint that cannot be written or read
         ├── DivergedError        NaN, or a loss that ran away, and the policy is to stop
-        └── DeviceMemoryError    it does not fit into the memory of the device; says what the plan says
+        ├── DeviceMemoryError    it does not fit into the memory of the device; says what the plan says
+        ├── EngineError          an engine that cannot be started, or that ended with requests in flight
+        ├── ScoringError         a scoring job that cannot start or go on: its manifest, its output, its workers
+        ├── PricingError         tokens or prices that cannot be counted or found
+        ├── CorpusError          documents, an index or labelled questions that cannot be used
+        ├── CalibrationError     a risk that cannot be promised from the questions given
+        └── SuiteError           a suite of cases, a recording or a comparison that cannot be used
 
 Messages say what happened, to which object, and what to do next. This module knows no kind and imports nothing of ours.
 """
@@ -61,14 +67,17 @@ __all__ = [
     "ApiError",
     "ArgumentsError",
     "BadRequestError",
+    "CalibrationError",
     "CheckpointError",
     "CodeLocation",
     "CodecError",
     "ConflictError",
+    "CorpusError",
     "CorruptDatabaseError",
     "DatasetError",
     "DeviceMemoryError",
     "DivergedError",
+    "EngineError",
     "ExecutorError",
     "ExpiredError",
     "FieldError",
@@ -87,13 +96,16 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "PendingTimeoutError",
+    "PricingError",
     "RequestTooLargeError",
     "RequirementsError",
     "RunKilledError",
+    "ScoringError",
     "SettingsError",
     "SourceError",
     "StorageError",
     "StoreUnavailableError",
+    "SuiteError",
     "TaskError",
     "TaskKilledError",
     "TaskTimeoutError",
@@ -394,3 +406,39 @@ class DivergedError(LlmError):
 
 class DeviceMemoryError(LlmError):
     """It does not fit into the memory of the device; the message says what the plan says."""
+
+
+class EngineError(LlmError):
+    """An engine that cannot be started, or that ended with requests in flight."""
+
+    exit_code = 5
+
+
+class ScoringError(LlmError):
+    """A scoring job that cannot start or go on: its manifest, its output, its workers."""
+
+    exit_code = 2
+
+
+class PricingError(LlmError):
+    """Tokens that cannot be counted, or a price that nobody knows."""
+
+    exit_code = 2
+
+
+class CorpusError(LlmError):
+    """Documents, an index or labelled questions that cannot be used."""
+
+    exit_code = 2
+
+
+class CalibrationError(LlmError):
+    """A risk that cannot be promised from the questions given; the message says how many it takes."""
+
+    exit_code = 2
+
+
+class SuiteError(LlmError):
+    """A suite of cases, a recording or a comparison that cannot be used."""
+
+    exit_code = 2
