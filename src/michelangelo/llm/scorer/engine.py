@@ -1,8 +1,9 @@
 """What an engine is: it takes requests, works on as many at once as it likes, and hands back completions as they end.
 
 Two calls suffice for engines that step in the caller's thread (PyTorch, vLLM) and for those that wait for others
-(HTTP): `submit` never blocks, `poll` does the work or waits for it. So a caller needs neither threads nor an event loop, and a
-request that joins late is batched with those in flight. It knows neither files nor templates of prompts, and no engine.
+(HTTP): `submit` never blocks, `poll` does the work or waits for it. So a caller needs neither threads nor an event
+loop, and a request that joins late is batched with those in flight. It knows neither files nor templates of prompts,
+and no engine.
 """
 
 from __future__ import annotations
