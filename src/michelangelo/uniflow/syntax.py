@@ -34,4 +34,8 @@ def parse(path: str) -> tuple[str, ast.Module]:
 def _parse(path: str, _changed_ns: int, _size: int) -> tuple[str, ast.Module]:
     with open(path, "rb") as file:
         data = file.read()
-    return data.decode("utf-8-sig", errors="replace"), ast.parse(data, path)
+    try:
+        tree = ast.parse(data, path)
+    except ValueError as error:  # null bytes, before Python 3.11.4
+        raise SyntaxError(str(error)) from error
+    return data.decode("utf-8-sig", errors="replace"), tree
