@@ -13,9 +13,9 @@ from typing import Any, Final
 
 __all__ = ["make", "number"]
 
-_UNKNOWN: Final = frozenset(
+_NOT_FOLLOWED: Final = (
     "pattern not if then else allOf patternProperties propertyNames contains dependentRequired dependentSchemas "
-    "unevaluatedProperties uniqueItems minProperties format".split()  # noqa: SIM905
+    "unevaluatedProperties uniqueItems minProperties format"
 )
 _MAX_DEPTH: Final = 24
 _WORDS: Final = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron")
@@ -38,7 +38,7 @@ def _value(schema: Any, root: Mapping[str, Any], salt: str, depth: int) -> Any:
         raise ValueError(f"the schema allows nothing at one place: {schema!r}")
     if depth > _MAX_DEPTH:
         raise ValueError(f"the schema nests deeper than {_MAX_DEPTH} levels")
-    if unknown := sorted(_UNKNOWN & schema.keys()):
+    if unknown := sorted(set(_NOT_FOLLOWED.split()) & schema.keys()):
         raise ValueError(f"the stub engine cannot follow {', '.join(unknown)} of a schema")
     if "$ref" in schema:
         return _value(_resolve(str(schema["$ref"]), root), root, salt, depth + 1)
@@ -103,7 +103,7 @@ def _string(schema: Mapping[str, Any], salt: str) -> str:
     most = int(schema.get("maxLength", max(least, 5)))
     if most < least:
         raise ValueError(f"the schema wants a text of at least {least} and at most {most} characters")
-    word = _pick(_WORDS, salt)
+    word: str = _pick(_WORDS, salt)
     return (word * (least // len(word) + 1))[: max(least, min(most, len(word)))]
 
 

@@ -36,11 +36,12 @@ from michelangelo.llm.scorer.engines import requests, schema_instance
 __all__ = ["StubConfig", "StubEngine"]
 
 _TASKS: Final[frozenset[Task]] = frozenset({"generate", "choices", "embed", "reward"})
-_WORDS: Final = tuple(
+_SPOKEN: Final = (
     "the of and to in is that for it as was with be by on not he this are or his from at which but have an had they "
     "you were their one all we can her has there been if more when will would who so no said what up its about than "
-    "into them only other time new some could these two may then do first any my now such like our over".split()  # noqa: SIM905
+    "into them only other time new some could these two may then do first any my now such like our over"
 )
+_WORDS: Final = tuple(_SPOKEN.split())
 _PIECE: Final = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 _MARK: Final = re.compile(r"\[\[stub (error|hang|die|kill|slow)(?: (\d+))?(?: once=([^\]\s]+))?\]\]")
 
