@@ -21,7 +21,15 @@ from typing import Final
 from michelangelo.llm.model_shape import ModelShape, Projection
 from michelangelo.llm.training_setup import TrainingSetup
 
-__all__ = ["KINDS", "LayerBytes", "kept_by_layers", "largest_layer", "element_bytes", "ends_bytes"]
+__all__ = [
+    "KINDS",
+    "LayerBytes",
+    "element_bytes",
+    "ends_bytes",
+    "kept_by_layers",
+    "largest_layer",
+    "scores_going_back",
+]
 
 KINDS: Final = ("attention", "mlp", "norms", "residual")
 _FP32: Final = 4
@@ -70,6 +78,16 @@ def kept_by_layers(shape: ModelShape, setup: TrainingSetup) -> LayerBytes:
 def largest_layer(shape: ModelShape, setup: TrainingSetup) -> LayerBytes:
     """What one layer holds while it is computed again and goes back, whatever the checkpointing. Bytes per token."""
     return _largest(_Case.of(shape, setup))
+
+
+def scores_going_back(shape: ModelShape, setup: TrainingSetup) -> tuple[float, float]:
+    """Eager attention, while the softmax goes back: bytes per token of the gradients of probabilities and of scores,
+    and of what was kept of the probabilities and is not needed any more."""
+    case = _Case.of(shape, setup)
+    scores = setup.sequence_length * shape.num_heads / setup.tensor_parallel
+    gradient = case.element if case.compiled else _FP32
+    is_freed = case.compiled or (case.element != _FP32 and _per_score(case) > _FP32)
+    return 2 * gradient * scores, (case.element if is_freed else 0) * scores
 
 
 def ends_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
@@ -203,8 +221,7 @@ def _attention(case: _Case) -> float:
 
 def _eager_attention(case: _Case, query: float, output: Projection) -> float:
     shape, element = case.shape, case.element
-    in_fp32, in_dtype = _EAGER_SCORES.get(shape.architecture, _LLAMA_SCORES)
-    per_score = _FP32 * in_fp32 + (element * in_dtype if element != _FP32 else _FP32 * (not in_fp32))
+    per_score = _per_score(case)
     if shape.attention_softcap:
         per_score += element
     scores = per_score * case.eager_length * shape.num_heads / case.tensor_parallel
@@ -212,6 +229,13 @@ def _eager_attention(case: _Case, query: float, output: Projection) -> float:
     if shape.fused_qkv and shape.rotary_share and shape.num_heads == shape.num_kv_heads:
         kept_output += 2 * element * query  # values are a view of the fused product
     return scores + 3 * element * query + kept_output + _dropped(case, [output], query)
+
+
+def _per_score(case: _Case) -> float:
+    in_fp32, in_dtype = _EAGER_SCORES.get(case.shape.architecture, _LLAMA_SCORES)
+    eager = _FP32 * in_fp32 + (case.element * in_dtype if case.element != _FP32 else _FP32 * (not in_fp32))
+    # Compiled: the probabilities, which values are multiplied with, and the scores, of which fp32 is made again.
+    return min(eager, 2 * case.element) if case.compiled else eager
 
 
 def _qk_norms(case: _Case, query: float, kv: float) -> float:

@@ -23,7 +23,7 @@ from michelangelo.llm.training_setup import TrainingSetup
 
 __all__ = ["LEVEL", "PHASES", "Component", "MemoryEstimate", "estimate", "loss_bytes"]
 
-PHASES: Final = ("loss", "backward", "backward_end", "step")
+PHASES: Final = ("loss", "backward", "attention", "backward_end", "step")
 LEVEL: Final = 0.9
 """Share of runs whose peak is meant to lie within [low, high]."""
 
@@ -117,6 +117,8 @@ def estimate(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
         ),
         "step": _Live(states.step_gradients, activations.LayerBytes(), 0.0, 0.0, 0.0),
     }
+    if setup.attention == "eager":
+        phases["attention"] = _attention_going_back(shape, setup, states, phases["backward"], tokens)
     resting = states.weights + states.reference + states.optimizer + _WORKSPACE_BYTES
     name = max(phases, key=lambda phase: phases[phase].total)
     return _assemble(setup, states, phases, name, resting, offloaded)
@@ -153,14 +155,31 @@ class _Live:
         return self.gradients + self.kept.total + self.again + self.loss + self.temporary
 
 
+def _attention_going_back(
+    shape: ModelShape, setup: TrainingSetup, states: parameters.States, backward: _Live, tokens: int
+) -> _Live:
+    """When the scores of eager attention have gradients, the layer's MLP and its norm, and the ends, have gone."""
+    gradients, freed = activations.scores_going_back(shape, setup)
+    layer = activations.largest_layer(shape, setup)
+    gone = (layer.mlp + layer.norms / 2 + freed) * tokens
+    if setup.checkpointing == "none":
+        # Gone from one layer of many: taken off all sorts alike, as only the sum matters here.
+        kept = backward.kept * max(0.0, 1 - gone / backward.kept.total)
+        gone = 0.0
+    else:
+        kept = backward.kept
+    again = max(0.0, backward.again - gone - activations.ends_bytes(shape, setup) * tokens)
+    working = (gradients + 2 * activations.element_bytes(setup) * shape.hidden_size) * tokens
+    temporary = states.gathered + states.dequantized + max(working, states.reducing)
+    return _Live(backward.gradients, kept, again, 0.0, temporary)
+
+
 def _working_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
-    """Per token: gradients within a layer while it goes back: of the product, gate and up of an MLP (or scores of eager
-    attention), and of two residual streams."""
+    """Per token: gradients within a layer while it goes back: of the product, gate and up of an MLP, and of two
+    residual streams."""
     element, split = activations.element_bytes(setup), setup.tensor_parallel
     width = max(shape.intermediate_size * max(1, shape.experts_per_token), shape.dense_intermediate_size) / split
     inner = element * width * (3 if shape.gated_mlp else 2)
-    if setup.attention == "eager":
-        inner = max(inner, 8.0 * setup.sequence_length * shape.num_heads / split)
     return inner + 2 * element * shape.hidden_size
 
 
