@@ -1,0 +1,88 @@
+"""How large a difference can be, given what was seen: score intervals of a paired difference, and exact ones of a rate.
+
+A bootstrap says nothing about what never occurred: ten cases that agree give it an interval of width zero. What decides
+whether a drop is excluded is therefore Tango's score interval, which knows how few cases there are.
+Sources: Tango, Statistics in Medicine 17 (1998), 891-908; Clopper and Pearson, Biometrika 26 (1934).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+__all__ = ["drop_bounds", "rate_bounds", "within_case_variance"]
+
+
+def drop_bounds(differences: npt.NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided interval of the mean of `differences`, shape (cases,), each in [-1, 1]: A minus B, a drop is positive.
+
+    With one answer per case this is Tango's interval. With repeats or scores the differences are fractions; then the
+    pairs that Tango counts are chosen so that mean and variance are those of the fractions. Each end is a one-sided
+    bound at (1 + confidence) / 2. No cases: (-1, 1).
+    """
+    n = len(differences)
+    if not n:
+        return (-1.0, 1.0)
+    total, spread = float(differences.sum()), float((differences**2).sum())
+    # A mean of fractions, all of one sign, may exceed its own sum of squares.
+    discordant = min(float(n), max(spread, abs(total)))
+    worse, better = (discordant + total) / 2, (discordant - total) / 2
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+
+    def distance(drop: float) -> float:
+        return _score(worse, better, n, drop)
+
+    estimate = total / n
+    return (
+        _root(lambda d: distance(d) - z, -1.0, estimate),
+        _root(lambda d: distance(d) + z, estimate, 1.0),
+    )
+
+
+def rate_bounds(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate. No trials: (0, 1)."""
+    if not trials:
+        return (0.0, 1.0)
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, successes, trials - successes + 1)) if successes > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
+    return (low, high)
+
+
+def within_case_variance(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Unbiased variance of each row of shape (cases, repeats): what the same version does to the same case."""
+    if values.shape[1] < 2:
+        return np.full(len(values), np.nan)
+    return np.asarray(values.var(axis=1, ddof=1), dtype=np.float64)
+
+
+def _score(worse: float, better: float, n: int, drop: float) -> float:
+    """Tango's statistic: standard normal when the true difference is `drop`; falls as `drop` grows."""
+    a = 2.0 * n
+    b = -worse - better + (2 * n - worse + better) * drop
+    c = -better * drop * (1 - drop)
+    other = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * other + drop * (1 - drop))
+    shift = worse - better - n * drop
+    if variance <= 0:
+        return 0.0 if abs(shift) < 1e-12 else math.copysign(math.inf, shift)
+    return shift / math.sqrt(variance)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function crosses zero, within 1e-9; the end where it does not."""
+    if function(low) <= 0:
+        return low
+    if function(high) >= 0:
+        return high
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        if function(middle) > 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
