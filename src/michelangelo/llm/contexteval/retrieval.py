@@ -55,7 +55,8 @@ class Passage:
     fused: reciprocal rank fusion, Σ 1 / (60 + rank), or the weighted sum, as the settings say. coverage: idf-weighted
     share of the question's terms in the chunk and its headings, 0 … 1. proximity: 0 … 1, how close together the
     covered terms stand (1: as close as can be). anchors: which of the question's anchors (see Retrieval) it has.
-    score: what the passages are ranked by after reranking, 0 … 1. sentences: all of it, in order.
+    score: what the passages are ranked by after reranking, 0 … 1. sentences: all of it, in order. copies: the other
+    documents with the same text, which are no passages of their own.
     """
 
     chunk: int
@@ -75,6 +76,7 @@ class Passage:
     anchors: tuple[str, ...]
     score: float
     sentences: tuple[Sentence, ...] = ()
+    copies: tuple[str, ...] = ()
 
     @property
     def best_sentence(self) -> Sentence | None:
@@ -92,7 +94,8 @@ class Retrieval:
 
     passages: best first, after fusion and reranking. top_cosines: the largest cosines of the whole corpus in
     descending order (ten at most), so top 1 and the margin to top 2 are `top_cosines[0] − top_cosines[1]`;
-    top_bm25: the same of BM25. dense and lexical: the chunk numbers of these rankings, best first (as many as were
+    top_bm25: the same of BM25. Copies of a text count once everywhere, or else the margin of a text that is there
+    twice would be nothing. dense and lexical: the chunk numbers of these rankings, best first (as many as were
     candidates), to see whether both agree. anchors: what a right answer can hardly do without: numbers, names (words
     in capitals inside the sentence), identifiers and quoted texts of the question, as they stand there.
     corpus_digest: which corpus, with which settings. timings: seconds per step.
