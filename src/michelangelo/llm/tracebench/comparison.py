@@ -1,4 +1,4 @@
-"""Two recordings → what changed: gating measures and the verdict, drift, noise, flaky cases, and each case that changed."""
+"""Two recordings → what changed: measures and the verdict, drift, noise, flaky cases, and each case that changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from michelangelo.llm.tracebench import drifting, pairing, verdict
 from michelangelo.llm.tracebench.drifting import Drift
 from michelangelo.llm.tracebench.pairing import Pair, Pairing
 from michelangelo.llm.tracebench.recording import Header, Recording, Row
-from michelangelo.llm.tracebench.statistics import intervals
 from michelangelo.llm.tracebench.verdict import Evidence, Measure, Settings, State
 
 __all__ = ["Change", "Comparison", "Flaky", "Noise", "compare", "evidence", "summary"]
@@ -79,8 +78,9 @@ class Comparison:
     errors_b: Mapping[str, int]
 
 
-def compare(a: Recording, b: Recording, settings: Settings = Settings()) -> Comparison:
+def compare(a: Recording, b: Recording, settings: Settings | None = None) -> Comparison:
     """Is B worse than A? Raises SuiteError when there is nothing to compare or a setting makes no sense."""
+    settings = settings or Settings()
     try:
         verdict.check(settings)
     except ValueError as e:
@@ -195,8 +195,8 @@ def _noise(pairs: Sequence[Pair]) -> Noise:
         of_pair = []
         for rows in (pair.a, pair.b):
             if len(rows) > 1:
-                passes = np.array([[float(row.passed) for row in rows]])
-                of_pair.append(2 * float(intervals.within_case_variance(passes)[0]))
+                share = _passes(rows) / len(rows)
+                of_pair.append(2 * share * (1 - share) * len(rows) / (len(rows) - 1))
         if of_pair:
             num_repeated += 1
             floors.append(sum(of_pair) / len(of_pair))

@@ -21,7 +21,7 @@ from michelangelo.llm.tracebench.verdict import Settings
 
 __all__ = ["Drift", "of"]
 
-_MAX_NUMBERS: Final = 4000
+_MAX_NUMBERS: Final = 2000
 _MAX_VECTORS: Final = 500
 """Cases, drawn at random: distances of vectors take the square of them."""
 _DIMENSIONS: Final = 256

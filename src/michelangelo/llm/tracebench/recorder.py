@@ -15,10 +15,10 @@ import jinja2.sandbox
 from michelangelo import errors
 from michelangelo.llm.scorer import engine as engines_module
 from michelangelo.llm.scorer.engine import Engine, Request, Sampling
-from michelangelo.llm.tracebench import answers, embedding, scoring
+from michelangelo.llm.tracebench import answers, embedding, recording, scoring
 from michelangelo.llm.tracebench.answers import Answer
 from michelangelo.llm.tracebench.checks import similarity
-from michelangelo.llm.tracebench.recording import Header, Recording, Row
+from michelangelo.llm.tracebench.recording import Header, Recording
 from michelangelo.llm.tracebench.suite import Case, Suite
 
 __all__ = ["Options", "ask", "from_answers", "record", "requests_of", "rescored"]
@@ -64,7 +64,7 @@ def from_answers(suite: Suite, given: Sequence[Answer], options: Options, header
     order = {case.id: number for number, case in enumerate(suite.cases)}
     ordered = sorted(given, key=lambda a: (order[a.case], a.repeat))
     outcomes = scoring.judged([(cases[a.case], a) for a in ordered], options.engines)
-    rows = tuple(Row(a, o) for a, o in zip(ordered, outcomes, strict=True))
+    rows = tuple(recording.row_of(a, o) for a, o in zip(ordered, outcomes, strict=True))
     settings = {"system": options.system, "template": options.template, "sampling": dict(options.sampling)}
     kept = {name: value for name, value in settings.items() if value}
     return Recording(replace(header, num_rows=len(rows), settings={**kept, **header.settings}), suite, rows)
@@ -78,7 +78,9 @@ def rescored(old: Recording, suite: Suite, options: Options, now: str) -> Record
     digests = {case.id: case.input_digest for case in suite.cases}
     same = {case.id for case in old.suite.cases if digests.get(case.id) == case.input_digest}
     if not same:
-        raise errors.SuiteError(f"suite {suite.name} asks nothing that {old.header.reference} has answers for: record it")
+        raise errors.SuiteError(
+            f"suite {suite.name} asks nothing that {old.header.reference} has answers for: record it"
+        )
     given = [row.answer for row in old.rows if row.answer.case in same]
     notes = list(old.header.notes)
     if missing := [case.id for case in suite.cases if case.id not in same]:

@@ -1,4 +1,4 @@
-"""A recording: what one version answered to a suite, and how that was judged. Written once, checked whenever it is read.
+"""A recording: what one version answered to a suite, and how that was judged. Written once, checked when it is read.
 
 Three files: `recording.json` (who, when, how, and the digests of the other two), `suite.json`, `rows.jsonl` (an answer
 with its outcomes a line). The recording's digest is that of `recording.json`, so it covers every byte.
@@ -20,7 +20,7 @@ from michelangelo.llm.tracebench.answers import Answer
 from michelangelo.llm.tracebench.checks.outcome import Outcome
 from michelangelo.llm.tracebench.suite import Suite
 
-__all__ = ["FILES", "FORMAT", "Header", "Recording", "Row", "files_of", "read", "read_header"]
+__all__ = ["FILES", "FORMAT", "Header", "Recording", "Row", "files_of", "read", "read_header", "row_of"]
 
 FORMAT: Final = 1
 FILES: Final = ("recording.json", "suite.json", "rows.jsonl")
@@ -29,28 +29,16 @@ _ANSWER_FIELDS: Final = tuple(Answer.__dataclass_fields__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer and its outcomes, one per check."""
+    """One answer and its outcomes, one per check. Made by `row_of`.
+
+    passed: every check. score: the mean of the checks' scores. is_graded: it says more than passed or failed.
+    """
 
     answer: Answer
     outcomes: tuple[Outcome, ...]
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.outcomes) and all(one.passed for one in self.outcomes)
-
-    @property
-    def score(self) -> float:
-        return sum(one.score for one in self.outcomes) / max(1, len(self.outcomes))
-
-    @property
-    def has_failed_engine(self) -> bool:
-        """Whether there was no answer at all."""
-        return bool(self.answer.error)
-
-    @property
-    def is_graded(self) -> bool:
-        """Whether its score says more than passed or failed."""
-        return any(one.is_graded for one in self.outcomes)
+    passed: bool
+    score: float
+    is_graded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +79,13 @@ class Recording:
         for row in self.rows:
             made.setdefault(row.answer.case, []).append(row)
         return made
+
+
+def row_of(answer: Answer, outcomes: tuple[Outcome, ...]) -> Row:
+    """With what follows from the outcomes; without any it has failed."""
+    passed = bool(outcomes) and all(one.passed for one in outcomes)
+    score = sum(one.score for one in outcomes) / max(1, len(outcomes))
+    return Row(answer, outcomes, passed, score, any(one.is_graded for one in outcomes))
 
 
 def files_of(recording: Recording) -> dict[str, bytes]:
@@ -134,7 +129,7 @@ def _header(folder: Path, data: bytes) -> tuple[Header, Mapping[str, str]]:
     try:
         document = orjson.loads(data)
         if document["format"] != FORMAT:
-            raise errors.SuiteError(f"{folder} has format {document['format']!r}, and this program reads {FORMAT}: upgrade")
+            raise errors.SuiteError(f"{folder} has format {document['format']!r}, this program reads {FORMAT}: upgrade")
         digests = document["files"]
         fields = {name: document[name] for name in Header.__dataclass_fields__ if name != "digest"}
         fields["notes"] = tuple(fields["notes"])
@@ -156,6 +151,7 @@ def _line(row: Row) -> bytes:
 
 
 def _row(document: Mapping[str, Any]) -> Row:
-    return Row(
-        answers.from_document(document["answer"]), tuple(Outcome(**outcome) for outcome in document["outcomes"])
-    )
+    outcomes = tuple(Outcome(**outcome) for outcome in document["outcomes"])
+    if not all(0 <= one.score <= 1 for one in outcomes):
+        raise ValueError("a score is not from 0 to 1")
+    return row_of(answers.from_document(document["answer"]), outcomes)

@@ -22,7 +22,7 @@ _Ask = tuple[str, Request]
 
 
 def check_engines(suite: Suite, engines: Mapping[str, Engine]) -> None:
-    """Raises SuiteError if checks name engines that are not given (the embedder has a default), or that cannot do it."""
+    """Raises SuiteError if checks name engines that are not given (the embedder has a default) or cannot do it."""
     tasks = {check.engine: "embed" if check.engine == similarity.EMBEDDER else "generate" for check in _checks(suite)}
     for name, task in tasks.items():
         if not name:
@@ -54,7 +54,9 @@ def judged(pairs: Sequence[tuple[Case, Answer]], engines: Mapping[str, Engine]) 
         if not case.checks:
             made.append((_answered(answer),))
             continue
-        found = [_decided(c, answer, [replies[k] for k in names]) for c, names in zip(case.checks, per_check, strict=True)]
+        found = [
+            _decided(c, answer, [replies[k] for k in names]) for c, names in zip(case.checks, per_check, strict=True)
+        ]
         made.append(tuple(found))
     return made
 

@@ -115,7 +115,9 @@ def from_document(document: Mapping[str, Any], source: str = "the suite") -> Sui
     if not isinstance(defaults, Mapping):
         problems.append("defaults: must be a mapping")
         defaults = {}
-    problems += [f"defaults.{name}: there is no such field" for name in sorted(map(str, set(defaults) - _DEFAULT_FIELDS))]
+    problems += [
+        f"defaults.{name}: there is no such field" for name in sorted(map(str, set(defaults) - _DEFAULT_FIELDS))
+    ]
     if not isinstance(items, Sequence) or isinstance(items, str) or not items:
         problems.append("cases: there are none; give at least one, with id, prompt and checks")
         items = []
@@ -126,7 +128,9 @@ def from_document(document: Mapping[str, Any], source: str = "the suite") -> Sui
         if found is None:
             continue
         if found.id in seen:
-            problems.append(f"cases[{number}].id: {found.id!r} is the id of cases[{seen[found.id]}] too; ids are unique")
+            problems.append(
+                f"cases[{number}].id: {found.id!r} is the id of cases[{seen[found.id]}] too; ids are unique"
+            )
         seen.setdefault(found.id, number)
         cases.append(found)
     if problems:
@@ -239,7 +243,9 @@ def _sampling(item: Mapping[str, Any], defaults: Mapping[str, Any], path: str, p
         for name, value in given.items():
             kind = _SAMPLING_FIELDS.get(name)
             if kind is None:
-                problems.append(f"{owner}.sampling.{name}: there is no such field; known: {', '.join(_SAMPLING_FIELDS)}")
+                problems.append(
+                    f"{owner}.sampling.{name}: there is no such field; known: {', '.join(_SAMPLING_FIELDS)}"
+                )
             elif isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
                 problems.append(f"{owner}.sampling.{name}: must be of type {kind.__name__}")
             else:

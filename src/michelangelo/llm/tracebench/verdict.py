@@ -149,7 +149,7 @@ def _pass_rate(
 
 def _score(scores: npt.NDArray[np.float64], settings: Settings, weight: float) -> Measure:
     drops = scores[0] - scores[1]
-    p_value = permutation.test(drops, draws=max(4999, settings.draws), seed=settings.seed)
+    p_value = permutation.sign_flip(drops, draws=max(4999, settings.draws), seed=settings.seed)
     return _measure("score", "", scores, drops, p_value, (settings, weight))
 
 
@@ -187,7 +187,7 @@ def _exact(counts: npt.NDArray[np.int64], repeats: npt.NDArray[np.int64], settin
     scale = math.lcm(*(int(r) for r in np.unique(repeats)))
     if scale <= _MAX_SCALE:
         return mcnemar.counts(counts * (scale // repeats), seed=settings.seed)
-    return permutation.test(counts / repeats, draws=max(4999, settings.draws), seed=settings.seed)
+    return permutation.sign_flip(counts / repeats, draws=max(4999, settings.draws), seed=settings.seed)
 
 
 def _adjusted(found: list[Measure], settings: Settings, share: float) -> list[Measure]:

@@ -87,7 +87,9 @@ class ToolCalls:
         is_right = not missing and (self.allows_more or not left)
         detail = ""
         if not is_right:
-            shown = ", ".join(f"{call['name']}({orjson.dumps(call['arguments']).decode()})" for call in answer.tool_calls)
+            shown = ", ".join(
+                f"{call['name']}({orjson.dumps(call['arguments']).decode()})" for call in answer.tool_calls
+            )
             wanted_names = ", ".join(str(call["name"]) for call in missing) or "no further call"
             detail = f"wanted {wanted_names}; called {shown or 'nothing'}"[:500]
         return Outcome(self.type, is_right, score if is_right or score < 1 else 0.5, detail, is_graded=True)

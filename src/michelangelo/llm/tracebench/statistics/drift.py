@@ -54,7 +54,11 @@ def vectors(a: _Floats, b: _Floats, *, draws: int = 999, seed: int = 0) -> list[
     """
     first_a, first_b = a.mean(axis=1), b.mean(axis=1)
     made = []
-    between = {"ab": _distances(first_a, first_b), "aa": _distances(first_a, first_a), "bb": _distances(first_b, first_b)}
+    between = {
+        "ab": _distances(first_a, first_b),
+        "aa": _distances(first_a, first_a),
+        "bb": _distances(first_b, first_b),
+    }
     pooled = np.concatenate([between["ab"].ravel(), between["aa"].ravel(), between["bb"].ravel()])
     positive = pooled[pooled > 1e-12]
     width = float(np.median(positive)) if positive.size else 1.0
@@ -69,7 +73,9 @@ def vectors(a: _Floats, b: _Floats, *, draws: int = 999, seed: int = 0) -> list[
         form = _form(of(between["aa"]), of(between["bb"]), of(between["ab"]))
         p_value = _form_p_value(form, draws, seed)
         distance = _vector_distance(a[:, 0], b[:, 0], of)
-        made.append(Shift(name, distance, _floor(a, b, lambda x, y, k=of: _vector_distance(x[:, 0], y[:, 0], k)), p_value))
+        made.append(
+            Shift(name, distance, _floor(a, b, lambda x, y, k=of: _vector_distance(x[:, 0], y[:, 0], k)), p_value)
+        )
     return made
 
 

@@ -78,9 +78,7 @@ def _distribution(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) 
     return np.asarray(made, dtype=np.float64)
 
 
-def _drawn(
-    sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], observed: int, side: Side, seed: int
-) -> float:
+def _drawn(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], observed: int, side: Side, seed: int) -> float:
     draws = 100_000
     rng = np.random.default_rng(seed)
     sums = np.zeros(draws, dtype=np.int64)

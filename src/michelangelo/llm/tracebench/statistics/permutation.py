@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from michelangelo.llm.tracebench.statistics.mcnemar import Side
 
-__all__ = ["ALL_PATTERNS", "signs", "test"]
+__all__ = ["ALL_PATTERNS", "sign_flip", "signs"]
 
 ALL_PATTERNS: Final = 14
 """Cases that differ, up to which all 2^n patterns are looked at."""
@@ -21,7 +21,7 @@ _ROUNDING: Final = 1e-9
 """Sums that are equal but for the order of their additions are ties, relative to the sum of sizes."""
 
 
-def test(differences: npt.NDArray[np.float64], *, side: Side = "worse", draws: int = 4999, seed: int = 0) -> float:
+def sign_flip(differences: npt.NDArray[np.float64], *, side: Side = "worse", draws: int = 4999, seed: int = 0) -> float:
     """P-value that the mean of `differences`, shape (cases,), A minus B, is above 0 (or other than 0) by chance."""
     values = differences[differences != 0]
     if not values.size:

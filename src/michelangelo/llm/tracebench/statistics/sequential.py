@@ -23,7 +23,7 @@ BETS: Final = tuple(0.9 * 2.0 ** (-step / 2) for step in range(12))
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Where a test stands. running: money in play per bet size. num_looks: looks so far. highest: of the total, ever."""
+    """Where a test stands. running: money in play per bet size. num_looks: looks so far. highest: total so far."""
 
     running: tuple[float, ...]
     num_looks: int

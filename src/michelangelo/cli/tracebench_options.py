@@ -1,0 +1,98 @@
+"""The options that the verbs of `mactl tracebench` share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import click
+
+__all__ = ["SETTINGS", "SHARE", "engine_texts", "engines", "output_format", "settings", "store"]
+
+_Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class _Share(click.ParamType[float]):
+    """`3%` or `0.03`; gives a share."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < 1:
+            self.fail(f"{text!r} is no share: write 3% or 0.03", param, ctx)
+        return number
+
+
+SHARE: Final = _Share()
+SETTINGS: Final = ("alpha", "tolerance", "slice_tolerance", "every_slice", "power", "seed")
+"""Names of the options that `settings` adds."""
+
+store: Final[_Decorator] = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("traces"),
+    show_default=True,
+    help="The folder with the recordings.",
+)
+output_format: Final[_Decorator] = click.option(
+    "-o",
+    "--output",
+    "output_format",
+    type=click.Choice(("table", "json", "yaml")),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+
+
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a comparison is told."""
+    for option in reversed(
+        (
+            click.option("--alpha", type=SHARE, default="5%", show_default=True, help="Risk of any false alarm."),
+            click.option("--tolerance", type=SHARE, default="3%", show_default=True, help="The drop that is accepted."),
+            click.option(
+                "--slice-tolerance", type=SHARE, default="10%", show_default=True, help="The same within a slice."
+            ),
+            click.option("--every-slice", is_flag=True, help="Pass only if every slice excludes such a drop too."),
+            click.option(
+                "--power", type=SHARE, default="80%", show_default=True, help="With which a drop counts as detectable."
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of permutations and resamples."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def engines(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Who judges and who embeds."""
+    command = click.option(
+        "--embedder", default="", metavar="ENGINE", help="For similarity; MiniLM, where installed, if left out."
+    )(command)
+    return click.option(
+        "--judge",
+        "judges",
+        multiple=True,
+        metavar="[NAME=]ENGINE",
+        help="The engine of checks of type judge. Repeat for others by name.",
+    )(command)
+
+
+def engine_texts(judges: tuple[str, ...], embedder: str) -> Mapping[str, str]:
+    """Engines by name, as `llm.tracebench.engines` opens them."""
+    texts = {"embedder": embedder} if embedder else {}
+    for judge in judges:
+        name, equals, text = judge.partition("=")
+        if equals and name.replace("-", "_").isidentifier():
+            texts[name] = text
+        else:
+            texts["judge"] = judge
+    return texts
