@@ -21,6 +21,7 @@ LLM_VERBS: Final[Mapping[str, Verb]] = {
     ),
     "bench": Verb("llm_bench:bench", "Run an experiment: a prediction before, a measurement after, a plot and a table"),
     "search": Verb("llm_search:search", "Search learning rate and rank (Ray Tune), with one report"),
+    "score": Verb("llm_score:score", "Score all rows of an input through engines, each exactly once"),
     "export": Verb("llm_export:export", "Write a checkpoint as a model: merged or adapter only, with a model card"),
 }
 
