@@ -65,7 +65,7 @@ def report(a: str, b: str, files: tuple[Path, ...], store: Path, allow_inconclus
 @tracebench_options.store
 @tracebench_options.output_format
 @click.pass_context
-def gate(ctx: click.Context, a: str, b: str, store: Path, output_format: Any, **words: Any) -> None:
+def gate(ctx: click.Context, /, a: str, b: str, store: Path, output_format: Any, **words: Any) -> None:
     """Compare A and B, and exit with 0 (pass), 1 (regression) or 4 (inconclusive: too few cases to tell).
 
     \b

@@ -1,4 +1,4 @@
-"""`mactl tracebench record`: a suite asked of an engine, found in a trace, or judged anew. It reads words and prints."""
+"""`mactl tracebench record`: a suite asked of an engine, found in a trace, or judged anew. It only reads words."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _ALARM = 1
 @tracebench_options.store
 @tracebench_options.output_format
 @click.pass_context
-def watch(ctx: click.Context, baseline: str, engine: str, store: Path, output_format: Any, **words: Any) -> None:
+def watch(ctx: click.Context, /, baseline: str, engine: str, store: Path, output_format: Any, **words: Any) -> None:
     """Ask a few cases of a recorded suite again, and exit with 1 when the endpoint got worse than the BASELINE.
 
     Call it as often as you like (by cron, or with --looks): all looks of one state file are one test, and its alarm is

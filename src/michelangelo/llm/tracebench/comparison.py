@@ -133,7 +133,7 @@ def evidence(pairs: Sequence[Pair]) -> Evidence:
 def summary(made: Comparison) -> dict[str, Any]:
     """The whole as JSON values, without the answers: what `-o json` prints. Numbers that are not finite are null."""
     left = made.pairing
-    return _plain(
+    document: dict[str, Any] = _plain(
         {
             "a": {"reference": made.a.reference, "engine": made.a.engine, "digest": made.a.digest},
             "b": {"reference": made.b.reference, "engine": made.b.engine, "digest": made.b.digest},
@@ -159,6 +159,7 @@ def summary(made: Comparison) -> dict[str, Any]:
             ],
         }
     )
+    return document
 
 
 def _a(pair: Pair) -> tuple[Row, ...]:

@@ -114,8 +114,8 @@ def read(folder: Path) -> Recording:
     for name, content in data.items():
         if hashlib.sha256(content).hexdigest() != digests.get(name):
             raise errors.SuiteError(
-                f"{folder / name} is not what was recorded ({len(content):,} bytes with another digest): it was cut off "
-                "or changed; record again"
+                f"{folder / name} is not what was recorded ({len(content):,} bytes of another digest): it was cut "
+                "off or changed; record again"
             )
     try:
         asked = suite.from_document(orjson.loads(data["suite.json"]), str(folder / "suite.json"))

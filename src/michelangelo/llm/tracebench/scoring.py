@@ -49,7 +49,7 @@ def judged(pairs: Sequence[tuple[Case, Answer]], engines: Mapping[str, Engine]) 
             per_check.append(names)
         keys.append(per_check)
     replies = _asked(asks, engines)
-    made = []
+    made: list[tuple[Outcome, ...]] = []
     for (case, answer), per_check in zip(pairs, keys, strict=True):
         if not case.checks:
             made.append((_answered(answer),))

@@ -101,19 +101,22 @@ def check(settings: Settings) -> None:
         raise ValueError("; ".join(problems))
 
 
-def measures(evidence: Evidence, settings: Settings) -> list[Measure]:
-    """The whole suite first, then its score if anything is graded, then the slices by name."""
+def measures(evidence: Evidence, settings: Settings, *, describes: bool = True) -> list[Measure]:
+    """The whole suite first, then its score if anything is graded, then the slices by name.
+
+    describes False: only what decides; the bootstrap interval and the detectable drop are nan.
+    """
     everything = np.arange(len(evidence.drops))
-    found = [_pass_rate(evidence, everything, "", settings, settings.overall_weight)]
     tested = [name for name, cases in evidence.slices.items() if len(cases) >= settings.min_slice]
     others = len(tested) + (evidence.scores is not None)
-    if not others:
-        found = [_pass_rate(evidence, everything, "", settings, 1.0)]
     share = (1 - settings.overall_weight) / max(1, others)
+    weight = settings.overall_weight if others else 1.0
+    found = [_pass_rate(evidence, everything, "", _Plan(settings, weight, describes))]
     if evidence.scores is not None:
-        found.append(_score(evidence.scores, settings, share))
+        found.append(_score(evidence.scores, _Plan(settings, share, describes)))
     for name, cases in sorted(evidence.slices.items()):
-        found.append(_pass_rate(evidence, cases, name, settings, share if name in tested else 0.0))
+        plan = _Plan(settings, share if name in tested else 0.0, describes)
+        found.append(_pass_rate(evidence, cases, name, plan))
     return _adjusted(found, settings, share)
 
 
@@ -138,45 +141,52 @@ def decide(found: list[Measure], settings: Settings) -> tuple[State, list[str]]:
     return "pass", reasons
 
 
-def _pass_rate(
-    evidence: Evidence, cases: npt.NDArray[np.int64], name: str, settings: Settings, weight: float
-) -> Measure:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """weight: of the hypothesis, as a share of alpha; 0: it is not tested."""
+
+    settings: Settings
+    weight: float
+    describes: bool
+
+
+def _pass_rate(evidence: Evidence, cases: npt.NDArray[np.int64], name: str, plan: _Plan) -> Measure:
     counts, repeats = evidence.drops[cases], evidence.repeats[cases]
-    drops = counts / np.maximum(1, repeats)
-    p_value = _exact(counts, repeats, settings) if weight else None
-    return _measure("pass rate", name, evidence.rates[:, cases], drops, p_value, (settings, weight))
+    p_value = _exact(counts, repeats, plan.settings) if plan.weight else None
+    return _described("pass rate", name, evidence.rates[:, cases], p_value, plan)
 
 
-def _score(scores: npt.NDArray[np.float64], settings: Settings, weight: float) -> Measure:
-    drops = scores[0] - scores[1]
-    p_value = permutation.sign_flip(drops, draws=max(4999, settings.draws), seed=settings.seed)
-    return _measure("score", "", scores, drops, p_value, (settings, weight))
+def _score(scores: npt.NDArray[np.float64], plan: _Plan) -> Measure:
+    draws, seed = max(4999, plan.settings.draws), plan.settings.seed
+    return _described("score", "", scores, permutation.sign_flip(scores[0] - scores[1], draws=draws, seed=seed), plan)
 
 
-def _measure(
+def _described(
     kind: Literal["pass rate", "score"],
     name: str,
     rates: npt.NDArray[np.float64],
-    drops: npt.NDArray[np.float64],
     p_value: float | None,
-    plan: tuple[Settings, float],
+    plan: _Plan,
 ) -> Measure:
-    settings, weight = plan
+    settings, drops = plan.settings, rates[0] - rates[1]
     n = len(drops)
-    low, high = bootstrap.interval(drops, resamples=settings.resamples, seed=settings.seed)
-    spread = max(float((drops**2).sum()), 0.5)
-    level = settings.alpha * weight
+    low, high, detectable = math.nan, math.nan, math.nan
+    if plan.describes:
+        low, high = bootstrap.interval(drops, resamples=settings.resamples, seed=settings.seed)
+        # Where nothing differs, half a case might have.
+        spread, level = max(float((drops**2).sum()), 0.5), settings.alpha * plan.weight
+        detectable = power.smallest_drop(n, spread / n, level, settings.power) if plan.weight else math.inf
     return Measure(
         kind=kind,
         slice=name,
         num_cases=n,
-        rate_a=float(rates[0].mean()) if n else math.nan,
-        rate_b=float(rates[1].mean()) if n else math.nan,
-        drop=float(drops.mean()) if n else math.nan,
+        rate_a=float(rates[0].mean()),
+        rate_b=float(rates[1].mean()),
+        drop=float(drops.mean()),
         low=low,
         high=high,
-        worst_drop=intervals.drop_bounds(drops, 1 - 2 * settings.alpha)[1],
-        detectable=power.smallest_drop(n, spread / n, level, settings.power) if weight and n else math.inf,
+        worst_drop=intervals.largest_drop(drops, 1 - settings.alpha),
+        detectable=detectable,
         worse=int((drops > 0).sum()),
         better=int((drops < 0).sum()),
         p_value=p_value,
@@ -216,7 +226,8 @@ def _sentence(measure: Measure, settings: Settings) -> str:
         case "regression":
             return f"{what}: worse beyond chance, p = {measure.adjusted:.2g} of {settings.alpha:g} after Holm"
         case "pass":
-            return f"{what}: {bound}, and {accepted}"
+            is_worse = measure.adjusted is not None and measure.adjusted <= settings.alpha
+            return f"{what}: {bound}, and {accepted}" + ("; it is worse, but by less than that" if is_worse else "")
         case _:
             found = (
                 f"a drop of {100 * measure.detectable:.2f} points is the smallest that would probably be found"

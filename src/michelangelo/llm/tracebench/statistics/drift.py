@@ -7,6 +7,7 @@ Sources: Székely and Rizzo, "Energy statistics" (2013); Gretton et al., "A kern
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def numbers(a: _Floats, b: _Floats, *, draws: int = 999, seed: int = 0) -> list[
         ("KS", "energy"), _line(a[:, :1], b[:, :1]), _line_p_values(a, b, draws, seed), strict=True
     ):
         position = 0 if name == "KS" else 1
-        made.append(Shift(name, observed, _floor(a, b, lambda x, y, at=position: _line(x, y)[at]), drawn))
+        made.append(Shift(name, observed, _floor(a, b, functools.partial(_line_at, position)), drawn))
     return made
 
 
@@ -73,9 +74,7 @@ def vectors(a: _Floats, b: _Floats, *, draws: int = 999, seed: int = 0) -> list[
         form = _form(of(between["aa"]), of(between["bb"]), of(between["ab"]))
         p_value = _form_p_value(form, draws, seed)
         distance = _vector_distance(a[:, 0], b[:, 0], of)
-        made.append(
-            Shift(name, distance, _floor(a, b, lambda x, y, k=of: _vector_distance(x[:, 0], y[:, 0], k)), p_value)
-        )
+        made.append(Shift(name, distance, _floor(a, b, functools.partial(_vector_distance_of_first, of)), p_value))
     return made
 
 
@@ -85,6 +84,10 @@ def vectors(a: _Floats, b: _Floats, *, draws: int = 999, seed: int = 0) -> list[
 def _line(a: _Floats, b: _Floats) -> tuple[float, float]:
     values, signs, _ = _sorted(a, b)
     return _gaps(values, signs[None, :])[0].item(), _gaps(values, signs[None, :])[1].item()
+
+
+def _line_at(position: int, a: _Floats, b: _Floats) -> float:
+    return _line(a, b)[position]
 
 
 def _sorted(a: _Floats, b: _Floats) -> tuple[_Floats, _Floats, npt.NDArray[np.int64]]:
@@ -143,6 +146,10 @@ def _form_p_value(form: _Floats, draws: int, seed: int) -> float:
         rows = block.astype(np.float64)
         hits += int((np.einsum("ij,ij->i", rows @ form, rows) >= observed - slack).sum())
     return (1 + hits) / (1 + draws)
+
+
+def _vector_distance_of_first(of: Callable[[_Floats], _Floats], a: _Floats, b: _Floats) -> float:
+    return _vector_distance(a[:, 0], b[:, 0], of)
 
 
 def _vector_distance(a: _Floats, b: _Floats, of: Callable[[_Floats], _Floats]) -> float:

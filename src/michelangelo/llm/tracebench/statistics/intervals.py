@@ -8,13 +8,12 @@ Sources: Tango, Statistics in Medicine 17 (1998), 891-908; Clopper and Pearson, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, special, stats
 
-__all__ = ["drop_bounds", "rate_bounds", "within_case_variance"]
+__all__ = ["drop_bounds", "largest_drop", "rate_bounds", "within_case_variance"]
 
 
 def drop_bounds(differences: npt.NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
@@ -24,23 +23,29 @@ def drop_bounds(differences: npt.NDArray[np.float64], confidence: float = 0.95) 
     pairs that Tango counts are chosen so that mean and variance are those of the fractions. Each end is a one-sided
     bound at (1 + confidence) / 2. No cases: (-1, 1).
     """
+    tail = (1 - confidence) / 2
+    return (-largest_drop(-differences, 1 - tail), largest_drop(differences, 1 - tail))
+
+
+def largest_drop(differences: npt.NDArray[np.float64], confidence: float = 0.95) -> float:
+    """The one-sided upper bound alone: with this confidence the mean is at most this. No cases: 1."""
     n = len(differences)
     if not n:
-        return (-1.0, 1.0)
+        return 1.0
     total, spread = float(differences.sum()), float((differences**2).sum())
     # A mean of fractions, all of one sign, may exceed its own sum of squares.
     discordant = min(float(n), max(spread, abs(total)))
     worse, better = (discordant + total) / 2, (discordant - total) / 2
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(special.ndtri(confidence))
 
-    def distance(drop: float) -> float:
-        return _score(worse, better, n, drop)
+    def beyond(drop: float) -> float:
+        # At the ends nothing varies, and the distance is infinite.
+        return max(-1e9, min(1e9, _score(worse, better, n, drop) + z))
 
     estimate = total / n
-    return (
-        _root(lambda d: distance(d) - z, -1.0, estimate),
-        _root(lambda d: distance(d) + z, estimate, 1.0),
-    )
+    if estimate >= 1 or beyond(1.0) >= 0:
+        return 1.0
+    return float(optimize.brentq(beyond, estimate, 1.0, xtol=1e-9))
 
 
 def rate_bounds(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -71,18 +76,3 @@ def _score(worse: float, better: float, n: int, drop: float) -> float:
     if variance <= 0:
         return 0.0 if abs(shift) < 1e-12 else math.copysign(math.inf, shift)
     return shift / math.sqrt(variance)
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses zero, within 1e-9; the end where it does not."""
-    if function(low) <= 0:
-        return low
-    if function(high) >= 0:
-        return high
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        if function(middle) > 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal, stats
+from scipy import signal, special, stats
 
 __all__ = ["MAX_SUPPORT", "Side", "binomial", "counts", "critical"]
 
@@ -28,8 +28,8 @@ def binomial(num_worse: int, num_better: int, *, side: Side = "worse") -> float:
     if not total:
         return 1.0
     if side == "worse":
-        return float(stats.binom.sf(num_worse - 1, total, 0.5))
-    return min(1.0, 2.0 * float(stats.binom.sf(max(num_worse, num_better) - 1, total, 0.5)))
+        return float(special.bdtrc(num_worse - 1, total, 0.5))
+    return min(1.0, 2.0 * float(special.bdtrc(max(num_worse, num_better) - 1, total, 0.5)))
 
 
 def counts(differences: npt.NDArray[np.int64], *, side: Side = "worse", seed: int = 0) -> float:
