@@ -8,6 +8,7 @@
         texts.utf8                 the extracted texts, one after the other
         chunks.npy                 one record per chunk (CHUNK)
         index.faiss, bm25/         what finds chunks
+        sentences.i8, .f4          sentences' vectors in eight bits, and the scale of each
 
 A reader keeps the generation that it opened, also while a newer one is written. Nothing is written here.
 """
@@ -29,6 +30,7 @@ import numpy.typing as npt
 from michelangelo import errors
 from michelangelo.llm.contexteval import dense, lexical
 from michelangelo.llm.contexteval import settings as corpus_settings
+from michelangelo.llm.contexteval.embedders import Vectors
 from michelangelo.llm.contexteval.retrieval import ChunkKind
 
 __all__ = [
@@ -54,10 +56,13 @@ CHUNK: Final = np.dtype(
         ("byte_end", "<u8"),
         ("key", "V16"),
         ("text_key", "V16"),
+        ("first_sentence", "<u4"),
+        ("num_sentences", "<u4"),
     ]
 )
 """start, end: characters of the document's extracted text. byte_start, byte_end: bytes of texts.utf8. key: of what was
-embedded (headings and text). text_key: of the text alone, whatever the space in it: copies have the same."""
+embedded (headings and text). text_key: of the text alone, whatever the space in it: copies have the same.
+first_sentence, num_sentences: rows of sentences.i8, where the embedder gives sentences' vectors; else 0."""
 KINDS: Final[tuple[ChunkKind, ...]] = ("prose", "code", "table")
 _REBUILD: Final = "ingest again with --rebuild"
 _TRIES: Final = 5
@@ -159,6 +164,11 @@ class Corpus:
         self.dense = dense.DenseIndex(folder / "index.faiss") if self.num_chunks else None
         has_words = "bm25/params.index.json" in self.manifest["files"]
         self.lexical = lexical.LexicalIndex(folder / "bm25" if has_words else None, self.num_chunks)
+        self._sentences = self._scales = None
+        if self.manifest["files"].get("sentences.i8", {}).get("bytes"):
+            dimensions = self.dense.dimensions if self.dense is not None else 0
+            self._sentences = np.memmap(folder / "sentences.i8", np.int8, "r").reshape(-1, dimensions)
+            self._scales = np.memmap(folder / "sentences.f4", np.float32, "r")
         self._by_name = {one.name: one for one in self.documents}
 
     def chunk(self, number: int) -> ChunkView:
@@ -174,6 +184,15 @@ class Corpus:
             int(row["end"]),
             text,
         )
+
+    def sentence_vectors(self, number: int) -> Vectors | None:
+        """[sentences, dimensions] of the chunk in this row, as `words.sentences` cuts it. None: there are none here."""
+        row = self.chunks[number]
+        if self._sentences is None or self._scales is None or not row["num_sentences"]:
+            return None
+        start = int(row["first_sentence"])
+        rows = slice(start, start + int(row["num_sentences"]))
+        return np.asarray(self._sentences[rows] * self._scales[rows, None], dtype=np.float32)
 
     def document(self, name: str) -> DocumentRecord | None:
         """None: there is no such document."""

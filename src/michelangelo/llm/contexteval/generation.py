@@ -15,22 +15,20 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from michelangelo.llm.contexteval import chunks as cutting
 from michelangelo.llm.contexteval import corpus as corpora
-from michelangelo.llm.contexteval import dense, lexical, words
+from michelangelo.llm.contexteval import dense, lexical, vectorizing, words
 from michelangelo.llm.contexteval.blocks import Block
 from michelangelo.llm.contexteval.corpus import CHUNK, Corpus, DocumentRecord
 from michelangelo.llm.contexteval.embedders import Embedder
 from michelangelo.llm.contexteval.settings import FORMAT_VERSION, CorpusSettings
 
 __all__ = ["GenerationWriter", "Written", "remove_unfinished"]
-
-_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +107,11 @@ class GenerationWriter:
         """Embed what is new, index everything, and switch. `report` gets the chunks embedded and to embed."""
         self._texts.close()
         rows = np.concatenate(self._records) if self._records else np.zeros(0, CHUNK)
-        np.save(self.folder / "chunks.npy", rows)
         with (self.folder / "documents.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(corpora.as_line(record) for record in self.documents)
         (self.folder / "sections.json").write_text(json.dumps([list(one) for one in self._sections]), encoding="utf-8")
         num_embedded, kind = self._index(rows, report) if len(rows) else (0, "flat")
+        np.save(self.folder / "chunks.npy", rows)
         digest = corpora.corpus_digest(self._settings, self._embedder.id, self.documents)
         manifest = {
             "format": FORMAT_VERSION,
@@ -152,9 +150,10 @@ class GenerationWriter:
         byte_start = start + chunk.byte_start
         kind = corpora.KINDS.index(chunk.kind)
         section = self._section(chunk.section)
-        key, text_key = _key(_embedded(chunk.section, chunk.text)), _key(" ".join(chunk.text.split()))
+        above = cutting.heading_text(chunk.section, chunk.text)
+        key, text_key = _key(_embedded(above, chunk.text)), _key(" ".join(chunk.text.split()))
         byte_end = byte_start + len(chunk.text.encode())
-        return (len(self.documents), section, kind, chunk.start, chunk.end, byte_start, byte_end, key, text_key)
+        return (len(self.documents), section, kind, chunk.start, chunk.end, byte_start, byte_end, key, text_key, 0, 0)
 
     def _section(self, section: tuple[str, ...]) -> int:
         return self._sections.setdefault(section, len(self._sections))
@@ -168,47 +167,19 @@ class GenerationWriter:
         sections = list(self._sections)
         with (self.folder / "texts.utf8").open("rb") as texts, tempfile.TemporaryFile(dir=self.folder) as space:
 
-            def text_of(row: Any) -> str:
+            def text_of(row: Any) -> tuple[str, str]:
                 texts.seek(int(row["byte_start"]))
                 text = texts.read(int(row["byte_end"]) - int(row["byte_start"])).decode()
-                return _embedded(sections[int(row["section"])], text)
+                return cutting.heading_text(sections[int(row["section"])], text), text
 
             analyzer = words.Analyzer(self._settings.language)
-            lexical.build((analyzer.stems(text_of(row)) for row in rows), self.folder / "bm25")
+            lexical.build((analyzer.stems(_embedded(*text_of(row))) for row in rows), self.folder / "bm25")
             vectors = np.memmap(space, np.float32, "w+", shape=(len(rows), self._embedder.dimensions))
-            num_embedded = self._embed(rows, vectors, text_of, report)
+            with vectorizing.Vectorizer(self.folder, self._embedder, self._old) as vectorizer:
+                num_embedded = vectorizer.fill(rows, vectors, text_of, report)
             kind = dense.build(vectors, self._settings.index, self.folder / "index.faiss")
             del vectors
         return num_embedded, kind
-
-    def _embed(
-        self,
-        rows: npt.NDArray[np.void],
-        vectors: npt.NDArray[np.float32],
-        text_of: Callable[[Any], str],
-        report: Callable[[int, int], object],
-    ) -> int:
-        """Each text once: vectors of the generation before serve again, by the key of what was embedded."""
-        known: dict[bytes, int] = {}
-        old = self._old if self._old is not None and self._old.embedder_id == self._embedder.id else None
-        if old is not None and old.dense is not None:
-            known = {key.tobytes(): number for number, key in enumerate(old.chunks["key"])}
-        keys = [key.tobytes() for key in rows["key"]]
-        reused = [number for number, key in enumerate(keys) if key in known]
-        for start in range(0, len(reused), 8192):
-            part = reused[start : start + 8192]
-            if old is not None and old.dense is not None:
-                vectors[part] = old.dense.vectors(np.array([known[keys[number]] for number in part], np.int64))
-        first = {key: number for number, key in reversed(list(enumerate(keys))) if key not in known}
-        new = sorted(first.values())
-        for start in range(0, len(new), _BATCH):
-            part = new[start : start + _BATCH]
-            vectors[part] = self._embedder.embed([text_of(rows[number]) for number in part])
-            report(start + len(part), len(new))
-        for number, key in enumerate(keys):
-            if key in first and first[key] != number:
-                vectors[number] = vectors[first[key]]
-        return len(new)
 
     def _files(self) -> dict[str, dict[str, Any]]:
         files = {}
@@ -233,9 +204,8 @@ class GenerationWriter:
         _sync(self._root)
 
 
-def _embedded(section: tuple[str, ...], text: str) -> str:
+def _embedded(above: str, text: str) -> str:
     """What is embedded, and what BM25 counts: the headings and the text."""
-    above = cutting.heading_text(section, text)
     return f"{above}\n{text}" if above else text
 
 

@@ -31,9 +31,9 @@ _TOP_SCORES: Final = 10
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
     """candidates: taken from each ranking. reranked: of those fused, read and reranked. passages: in the result.
-    embedded_sentences: the most promising sentences whose similarity is computed, the one cost that grows with a slow
-    embedder. max_terms: of a long question the words that are rarest in the corpus. cosine_weight: of the weighted
-    fusion, the rest is BM25's."""
+    embedded_sentences: the most promising sentences, whose similarity is computed where the corpus has no vectors of
+    sentences (the embedder is no SentenceEmbedder). max_terms: of a long question the words that are rarest in the
+    corpus. cosine_weight: of the weighted fusion, the rest is BM25's."""
 
     candidates: int = 100
     reranked: int = 30
@@ -237,15 +237,17 @@ class Retriever:
         return replace(passage, sentences=sentences, copies=tuple(sorted(names - {passage.document})))
 
     def _with_similarities(self, passages: list[Passage], vector: npt.NDArray[np.float32]) -> list[Passage]:
-        """The similarity of the sentences with most of the question's words, the best passages' first."""
+        """Similarities of all sentences where the corpus has their vectors; else of those with most of the question's
+        words, the best passages' first."""
+        if any(self.corpus.sentence_vectors(passage.chunk) is not None for passage in passages):
+            return [self._with_kept(passage, vector) for passage in passages]
         places = [(p, s) for p, passage in enumerate(passages) for s in range(len(passage.sentences))]
         promising = sorted(
             places, key=lambda at: (-passages[at[0]].sentences[at[1]].coverage - passages[at[0]].score, at)
         )[: self.settings.embedded_sentences]
         if not promising:
             return passages
-        texts = [passages[p].sentences[s].text for p, s in promising]
-        similarities = self.embedder.embed(texts) @ vector
+        similarities = self.embedder.embed([passages[p].sentences[s].text for p, s in promising]) @ vector
         changed: dict[int, list[Sentence]] = {}
         for (p, s), value in zip(promising, similarities, strict=True):
             sentences = changed.setdefault(p, list(passages[p].sentences))
@@ -254,6 +256,18 @@ class Retriever:
             replace(passage, sentences=tuple(changed[p])) if p in changed else passage
             for p, passage in enumerate(passages)
         ]
+
+    def _with_kept(self, passage: Passage, vector: npt.NDArray[np.float32]) -> Passage:
+        vectors = self.corpus.sentence_vectors(passage.chunk)
+        if vectors is None or len(vectors) != len(passage.sentences):
+            return passage
+        # A sentence behind what the embedder reads has no vector.
+        has_one = vectors.any(axis=1)
+        pairs = zip(passage.sentences, vectors @ vector, has_one, strict=True)
+        return replace(
+            passage,
+            sentences=tuple(replace(one, similarity=float(value)) if known else one for one, value, known in pairs),
+        )
 
 
 def _largest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:

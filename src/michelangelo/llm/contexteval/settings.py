@@ -15,7 +15,7 @@ from michelangelo.llm.contexteval import words
 __all__ = ["FORMAT_VERSION", "CorpusSettings", "IndexKind", "parse"]
 
 IndexKind: TypeAlias = Literal["auto", "flat", "ivf"]
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Of what extraction, chunking and the files of a corpus are: another one and everything is made anew."""
 
 
