@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from tests.llm.finetune import runs
 
 from michelangelo import errors
@@ -78,6 +79,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert _tensors(tmp_path / "parts") == _tensors(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_from_its_newest_checkpoint(model_folder: Path, data: Path, tmp_path: Path) -> None:
     whole = _config(model_folder, data, tmp_path / "whole", {})
     running.finetune(whole)
@@ -222,6 +224,24 @@ def test_finished_run_is_not_run_again(model_folder: Path, data: Path, tmp_path:
     assert len(runs.steps(tmp_path / "run")) == 8
 
 
+@pytest.mark.parametrize("resume", ["never", "earlier"])
+def test_workers_that_are_started_again_go_on_from_their_own_checkpoint(
+    model_folder: Path, data: Path, tmp_path: Path, resume: str
+) -> None:
+    """And those of an earlier run in the same folder are neither gone on from nor gone back to."""
+    running.finetune(_config(model_folder, data, tmp_path / "run", {}))
+    if resume == "earlier":
+        resume = str(sorted((tmp_path / "run" / "checkpoints").glob("step-00000004-*"))[0])
+    (tmp_path / "run" / running.EVENTS).unlink()
+    again = _config(model_folder, data, tmp_path / "run", {"checkpoint": {"resume": resume}})
+    config = running.told_earlier_checkpoints(again)
+    for last in (6, 9):
+        stop = runs.StopAt(last)
+        running.work(config, sinks=[stop], should_stop=lambda stop=stop: stop.is_reached)  # type: ignore[misc]
+    started = [event["step"] for event in runs.events(tmp_path / "run") if event["event"] == "Started"]
+    assert started == ([0, 6] if resume == "never" else [4, 6])
+
+
 def test_preference_run_learns_to_prefer(model_folder: Path, tmp_path: Path) -> None:
     config = runs.make_config(
         model_folder,
@@ -267,6 +287,7 @@ def test_qlora_run_learns(model_folder: Path, data: Path, tmp_path: Path) -> Non
     ids=["model", "data", "target", "device", "checkpoint"],
 )
 def test_what_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
     model_folder: Path,
     data: Path,
     tmp_path: Path,
@@ -274,6 +295,8 @@ def test_what_is_not_there_is_named(
     error: type[errors.MichelangeloError],
     said: str,
 ) -> None:
+    # What a machine without a network finds out after five tries.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(error, match=said):
         running.finetune(runs.make_config(model_folder, data, tmp_path / "run", **sections))
 

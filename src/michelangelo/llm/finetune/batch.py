@@ -59,6 +59,8 @@ class PreferenceBatch:
 
     chosen: Batch
     rejected: Batch
+    reference: torch.Tensor | None = None
+    """[2, pairs] float32: what the reference says of chosen and rejected answers, in nats; None: it is to be asked."""
 
     @property
     def num_tokens(self) -> int:
@@ -69,7 +71,8 @@ class PreferenceBatch:
         return self.chosen.num_trained + self.rejected.num_trained
 
     def to(self, device: torch.device) -> PreferenceBatch:
-        return PreferenceBatch(self.chosen.to(device), self.rejected.to(device))
+        reference = None if self.reference is None else self.reference.to(device, non_blocking=True)
+        return PreferenceBatch(self.chosen.to(device), self.rejected.to(device), reference)
 
 
 class Batches(Protocol):

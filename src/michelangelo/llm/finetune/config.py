@@ -189,6 +189,9 @@ class CheckpointConfig(_Section):
     """A folder or an fsspec URL; empty: `checkpoints` in the output folder."""
     resume: Literal["auto", "never"] | str = "auto"
     """auto: from the newest whole checkpoint, if there is one; or the path of one."""
+    newer_than: int | None = Field(default=None, ge=0)
+    """Only checkpoints with a higher number are of this run. Found by the program where `resume` is not auto, so that a
+    run goes on from its own ones when its workers are started again."""
     upload_attempts: Positive = 3
 
 
@@ -228,6 +231,9 @@ class PreferenceConfig(_Section):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     sft_weight: float = Field(default=0.0, ge=0.0)
     """Of the chosen answers' next-token loss, added to the preference loss."""
+    precompute_reference: bool = False
+    """Ask the reference for all answers once, before the first step: then no step does, and full tuning needs no frozen
+    copy of the model."""
 
 
 class FinetuneConfig(_Section):
@@ -268,6 +274,8 @@ class FinetuneConfig(_Section):
             wrong.append(
                 f"parallel.sharding: weights in 4 bits are not divided by {parallel.sharding}; use none, zero1, zero2"
             )
+        if self.preference.precompute_reference and self.data.streaming:
+            wrong.append("preference.precompute_reference: needs all rows beforehand, so data.streaming: false")
         if self.adapter.method == "qlora" and self.training.precision == "fp32":
             wrong.append("training.precision: qlora computes in bf16")
         if wrong:

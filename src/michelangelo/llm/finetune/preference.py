@@ -3,7 +3,8 @@ reference that keeps the model near where it began.
 
 With adapters the reference is the model with its adapters switched off, which takes no memory. With full tuning it is a
 frozen copy, made before the first step: another 2 bytes per parameter in bf16, whole on each GPU, however the trained
-model is sharded. Both answers go through the model in one batch, so that sharded weights are gathered once.
+model is sharded. With `precompute_reference` the model itself is asked before it is trained (`reference`). Both answers
+go through the model in one batch, so that sharded weights are gathered once.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ class PreferenceObjective:
         causal_lm.install(trained, loss="chunked")
         self._model = trained
         self._config = config
-        self._reference = trained if adapters.state(trained) else _frozen_copy(trained)
+        is_shared = config.precompute_reference or bool(adapters.state(trained))
+        self._reference = trained if is_shared else _frozen_copy(trained)
 
     def loss(self, batch: Batch | PreferenceBatch) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         assert isinstance(batch, PreferenceBatch)
         pairs = _side_by_side(batch)
-        reference = self._reference_of(pairs)
+        known = batch.reference
+        reference = self._reference_of(pairs) if known is None else LogProbabilities(known[0], known[1])
         model = _halves(-causal_lm.losses(self._model, pairs, "rows"))
         lengths = _halves((pairs.labels[:, 1:] != IGNORED).sum(1).to(torch.float32))
         # Rows that only fill up the last batch have nothing to prefer.
@@ -70,6 +73,12 @@ class PreferenceObjective:
             "kl": (chosen + rejected).sum() / (2 * beta),
         }
         return losses.sum(), metrics
+
+    def reference(self, batch: PreferenceBatch) -> torch.Tensor:
+        """[2, pairs] float32: what the reference says of chosen and rejected answers, in nats. In full tuning with
+        `precompute_reference` that is the model as it is now: only before the first step."""
+        found = self._reference_of(_side_by_side(batch))
+        return torch.stack([found.chosen, found.rejected])
 
     def count(self, batch: Batch | PreferenceBatch) -> int:
         assert isinstance(batch, PreferenceBatch)

@@ -32,8 +32,10 @@ from michelangelo.llm.finetune import (
     preference,
     quantization,
     randomness,
+    reference,
     trainer,
 )
+from michelangelo.llm.finetune.batch import Batches
 from michelangelo.llm.finetune.checkpoint import finding, store
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.data import opening
@@ -54,7 +56,9 @@ __all__ = [
     "device_of",
     "finetune",
     "optimizer_maker",
+    "last_saved",
     "prepare_model",
+    "told_earlier_checkpoints",
     "work",
 ]
 
@@ -120,20 +124,52 @@ def finetune(
         (output / CONFIG).write_text(kept.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as e:
         raise errors.SettingsError(f"output {output}: cannot be written: {e.strerror}") from e
+    config = told_earlier_checkpoints(config)
     if config.parallel.num_workers == 1 and launching.launcher_of(config) != "ray":
         report = work(config, display, sinks=sinks, should_stop=should_stop)
     else:
-        report = launching.launch(config, work, display)
+        report = launching.launch(config, work, display, should_stop=should_stop)
     return report
 
 
 def _with_whole_paths(config: FinetuneConfig) -> FinetuneConfig:
     """As it is kept beside the run, which may be looked at from another folder."""
     folder = config.checkpoint.folder
-    if not folder or "://" in folder:
+    checkpoint = {} if not folder or "://" in folder else {"folder": str(Path(folder).absolute())}
+    model_paths = {"path": _whole_path(config.model.path), "tokenizer": _whole_path(config.model.tokenizer)}
+    return config.model_copy(
+        update={
+            "checkpoint": config.checkpoint.model_copy(update=checkpoint),
+            "model": config.model.model_copy(update=model_paths),
+            "data": config.data.model_copy(update={"chat_template": _whole_path(config.data.chat_template)}),
+        }
+    )
+
+
+def _whole_path(words: str) -> str:
+    """Of a file or a folder that is there; other words (a name, a template) as they are."""
+    return str(Path(words).absolute()) if words and os.path.exists(words) else words
+
+
+def told_earlier_checkpoints(config: FinetuneConfig) -> FinetuneConfig:
+    """With the number of the newest checkpoint in the folder, where the run does not go on from what is there.
+
+    Raises CheckpointError where the storage cannot be read.
+    """
+    if config.checkpoint.resume == "auto":
         return config
-    checkpoint = config.checkpoint.model_copy(update={"folder": str(Path(folder).absolute())})
-    return config.model_copy(update={"checkpoint": checkpoint})
+    number = finding.newest_number(_checkpoint_folder(config))
+    return config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"newer_than": number})})
+
+
+def last_saved(config: FinetuneConfig) -> tuple[int, str] | None:
+    """Step and path of the checkpoint that the run saved last, by its events; None: there is none. Raises LlmError."""
+    events = events_file.read(Path(config.output) / EVENTS)
+    return next(((event["step"], event["path"]) for event in reversed(events) if event["event"] == "Saved"), None)
+
+
+def _checkpoint_folder(config: FinetuneConfig) -> str:
+    return config.checkpoint.folder or str(Path(config.output) / "checkpoints")
 
 
 def work(
@@ -234,13 +270,18 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
     tokenizer = model.load_tokenizer(config.model)
     loaded, objective = prepare_model(config, strategy.device)
     opened = _open_data(config, tokenizer, loaded, strategy)
+    digest = reference.digest_of(loaded) if _asks_beforehand(config) else ""
     optimizer = strategy.prepare(loaded, optimizer_maker(config))
+    train, validation = _with_reference(config, opened, objective, strategy, digest)
     randomness.seed(config.training.seed, strategy.rank)
     predicted = prediction.predict(config, strategy)
     meter = Meter(strategy.device, flops_per_token=predicted.flops_per_token, peak_flops=predicted.peak_flops)
-    folder = config.checkpoint.folder or str(Path(config.output) / "checkpoints")
     checkpoints = store.CheckpointStore(
-        folder, config.checkpoint, rank=strategy.rank, world_size=strategy.world_size, record=recorder.record
+        _checkpoint_folder(config),
+        config.checkpoint,
+        rank=strategy.rank,
+        world_size=strategy.world_size,
+        record=recorder.record,
     )
     # Counting reads data, so it is left out where the number of steps is said.
     num_batches = None if config.training.max_steps else opened.train.num_batches()
@@ -249,8 +290,8 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
         objective,
         strategy,
         optimizer,
-        opened.train,
-        opened.validation,
+        train,
+        validation,
         checkpoints,
         recorder,
         meter,
@@ -273,6 +314,28 @@ def _work(config: FinetuneConfig, strategy: Strategy, recorder: Recorder, should
         _write_report(config, report)
     recorder.record(Ended(report.step, outcome.outcome, outcome.message, report.to_dict()))
     return report
+
+
+def _asks_beforehand(config: FinetuneConfig) -> bool:
+    return config.objective == "dpo" and config.preference.precompute_reference
+
+
+def _with_reference(
+    config: FinetuneConfig, opened: opening.OpenedData, objective: Objective, strategy: Strategy, digest: str
+) -> tuple[Batches, Batches | None]:
+    """The data; what the reference says of it comes along where it is asked beforehand."""
+    if not _asks_beforehand(config):
+        return opened.train, opened.validation
+    assert isinstance(objective, preference.PreferenceObjective)
+    asked = objective
+    there = [data for data in (opened.train, opened.validation) if data is not None]
+    # Nothing that changes no value: a longer run, or one with other batches, finds it too.
+    terms = [digest, config.model.attention, config.training.precision]
+    table = reference.prepare(
+        Path(config.output), " ".join(terms), there, strategy, lambda b: asked.reference(b.to(strategy.device)).cpu()
+    )
+    train = reference.ReferencedBatches(opened.train, table)
+    return train, opened.validation and reference.ReferencedBatches(opened.validation, table)
 
 
 def _open_data(
@@ -315,11 +378,13 @@ def _total_steps(config: FinetuneConfig, num_batches: int | None) -> int:
 
 
 def _checkpoint_to_resume(config: FinetuneConfig, checkpoints: store.CheckpointStore) -> finding.Checkpoint | None:
-    if config.checkpoint.resume == "never":
-        return None
-    if config.checkpoint.resume == "auto":
+    wanted = config.checkpoint.resume
+    if wanted == "auto":
         return checkpoints.newest()
-    return checkpoints.named(config.checkpoint.resume)
+    # One of this run is there only when its workers were lost.
+    if config.checkpoint.newer_than is not None and (own := checkpoints.newest()) is not None:
+        return own
+    return None if wanted == "never" else checkpoints.named(wanted)
 
 
 def _own_sinks(config: FinetuneConfig, display: Display) -> list[Sink]:

@@ -13,7 +13,7 @@ from michelangelo.llm.finetune.checkpoint import retrying
 from michelangelo.llm.finetune.checkpoint.manifest import Manifest
 from michelangelo.llm.finetune.checkpoint.storage import Storage
 
-__all__ = ["Checkpoint", "Chosen", "Found", "find", "list_all", "open_named", "problem_of", "split"]
+__all__ = ["Checkpoint", "Chosen", "Found", "find", "list_all", "newest_number", "open_named", "problem_of", "split"]
 
 _RETRY: Final = retrying.Retry()
 _IO_ERRORS: Final = (errno.EIO, errno.ENOENT, errno.EISDIR)
@@ -125,6 +125,11 @@ def find(folder: str, *, step: int | None = None, retry: retrying.Retry = _RETRY
     raise errors.CheckpointError(
         f"{storage.folder}: {wanted}" + (f"; there are those of steps {steps}" if steps else "")
     )
+
+
+def newest_number(folder: str, *, retry: retrying.Retry = _RETRY) -> int:
+    """Of the newest checkpoint that was committed, whole or not; 0: there is none. Raises CheckpointError."""
+    return max((manifest.number for _, manifest in list_all(Storage(folder), retry).committed), default=0)
 
 
 def open_named(path: str, retry: retrying.Retry = _RETRY) -> Checkpoint:

@@ -91,6 +91,7 @@ class CheckpointStore:
 
     def newest(self) -> Checkpoint | None:
         """The newest whole one. Half-written ones are deleted, damaged ones set aside, with an Alert that says so.
+        Those of earlier runs (`checkpoint.newer_than`) are left alone.
 
         Raises CheckpointError where the storage cannot be read: then nobody knows what there is.
         """
@@ -98,7 +99,10 @@ class CheckpointStore:
         found = self._processes.first(functools.partial(finding.list_all, self._storage, self._retry))
         damaged = list(found.damaged)
         chosen = None
+        earlier = self._config.newer_than or 0
         for folder, manifest in found.committed:
+            if manifest.number <= earlier:
+                break
             checkpoint = Checkpoint(self._storage, folder, manifest)
             if not (problem := self._problem_of(checkpoint)):
                 chosen = checkpoint

@@ -24,8 +24,10 @@ Entry: TypeAlias = Callable[..., Any] | str
 `module:function`. `should_stop` says whether a person asked for the end."""
 
 
-def launch(config: FinetuneConfig, entry: Entry, *arguments: Any) -> Any:
-    """Calls `entry` in every process; what it returned in the first one.
+def launch(
+    config: FinetuneConfig, entry: Entry, *arguments: Any, should_stop: Callable[[], bool] = lambda: False
+) -> Any:
+    """Calls `entry` in every process; what it returned in the first one. `should_stop` is asked in this process.
 
     A process that dies ends the others. Raises what the first one to fail raised, if that is one of ours, else
     LlmError; SettingsError before anything is started where so many workers cannot be had.
@@ -34,12 +36,14 @@ def launch(config: FinetuneConfig, entry: Entry, *arguments: Any) -> Any:
     launcher = launcher_of(config)
     choosing.check(config, num_workers=parallel.num_workers)
     if launcher == "ray":
-        return on_ray.run(config, resolve(entry), arguments)
+        return on_ray.run(config, resolve(entry), arguments, should_stop)
     if launcher == "none" or parallel.num_workers == 1:
-        return _run_here(config, resolve(entry), arguments)
+        return _run_here(config, resolve(entry), arguments, should_stop)
     uses_gpus = _uses_gpus(config)
     _check_gpus(config, uses_gpus=uses_gpus)
-    return local_processes.run(parallel.num_workers, uses_gpus, resolve(entry), (config, *arguments))
+    return local_processes.run(
+        parallel.num_workers, uses_gpus, resolve(entry), (config, *arguments), should_stop=should_stop
+    )
 
 
 def launcher_of(config: FinetuneConfig) -> Literal["none", "local", "ray"]:
@@ -64,7 +68,9 @@ def resolve(entry: Entry) -> Callable[..., Any]:
     return found
 
 
-def _run_here(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _run_here(
+    config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...], should_stop: Callable[[], bool]
+) -> Any:
     """In this process, which is alone, or one of those that another program started."""
     there = dist.get_world_size() if dist.is_initialized() else 1
     wanted = config.parallel.num_workers
@@ -73,7 +79,7 @@ def _run_here(config: FinetuneConfig, entry: Callable[..., Any], arguments: tupl
             f"parallel.launcher none: {wanted} workers are asked for, and {there} process"
             f"{' is' if there == 1 else 'es are'} there; use launcher local or ray, or num_workers {there}"
         )
-    return entry(config, *arguments, should_stop=lambda: False)
+    return entry(config, *arguments, should_stop=should_stop)
 
 
 def _uses_gpus(config: FinetuneConfig) -> bool:

@@ -24,16 +24,26 @@ from michelangelo import errors
 __all__ = ["run"]
 
 _RESULT: Final = "result.pickle"
-_GRACE_SECONDS: Final = 5.0
-"""For a process that is told to end; then it is killed."""
+_STOP: Final = "stop"
+"""A file, there once a person asked for the end. Unlike a signal it is not lost on a process that just begins."""
 _CONSEQUENCE_SECONDS: Final = 1.0
 """Processes that end within this time of the first may be its consequence, or its cause."""
+_LOOK_SECONDS: Final = 0.5
+"""Between looks whether a person asked for the end."""
 
 
-def run(count: int, uses_gpus: bool, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+def run(
+    count: int,
+    uses_gpus: bool,
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Any:
     """`function(*arguments, should_stop=...)` in `count` processes with a group; what the first one returned.
 
-    Ctrl-C reaches them too, and asks them to stop; a second one ends them at once.
+    They are asked to stop when `should_stop` says so. Ctrl-C in a terminal, or a signal to the whole group, reaches
+    them too; who has no handler of Ctrl-C is not ended by the first one, but by the second, and they with it.
 
     Raises what a process raised, if it is one of ours; LlmError for other ends. All processes have ended then.
     """
@@ -50,7 +60,7 @@ def run(count: int, uses_gpus: bool, function: Callable[..., Any], arguments: Se
         )
         try:
             with _first_interrupt_is_theirs():
-                failed = _wait(started.processes)
+                failed = _wait(started.processes, should_stop, Path(folder) / _STOP)
         finally:
             _end(started.processes)
         if failed:
@@ -63,7 +73,8 @@ def _work(
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     asked = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: asked.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
     if uses_gpus:
         torch.cuda.set_device(rank)
     else:
@@ -72,7 +83,7 @@ def _work(
         "nccl" if uses_gpus else "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
     )
     try:
-        result = function(*arguments, should_stop=asked.is_set)
+        result = function(*arguments, should_stop=lambda: asked.is_set() or (Path(folder) / _STOP).exists())
     except errors.MichelangeloError as e:
         (Path(folder) / f"error-{rank}.pickle").write_bytes(pickle.dumps((type(e), e.message)))
         raise
@@ -89,14 +100,18 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait(processes: Sequence[Any]) -> list[int]:
+def _wait(processes: Sequence[Any], should_stop: Callable[[], bool], stop: Path) -> list[int]:
     """Until all have ended well, or some have not: their ranks, as far as they ended at about the same time."""
     running = {process.sentinel: rank for rank, process in enumerate(processes)}
     failed: list[int] = []
+    is_told = False
     while running:
-        ready = multiprocessing.connection.wait(list(running), timeout=_CONSEQUENCE_SECONDS if failed else None)
-        if not ready:
+        ready = multiprocessing.connection.wait(list(running), _CONSEQUENCE_SECONDS if failed else _LOOK_SECONDS)
+        if failed and not ready:
             break
+        if not is_told and should_stop():
+            is_told = True
+            stop.touch()
         for sentinel in ready:
             rank = running.pop(sentinel)
             processes[rank].join()
@@ -107,10 +122,11 @@ def _wait(processes: Sequence[Any]) -> list[int]:
 
 @contextlib.contextmanager
 def _first_interrupt_is_theirs() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before is not signal.default_int_handler:  # the caller's tells `should_stop`
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def take(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)  # the second one is for this process
@@ -123,14 +139,12 @@ def _first_interrupt_is_theirs() -> Iterator[None]:
 
 
 def _end(processes: Sequence[Any]) -> None:
+    """At once: one that waits for the others does not hear a signal that asks."""
     for process in processes:
-        if process.is_alive():
-            process.terminate()
-    for process in processes:
-        process.join(_GRACE_SECONDS)
         if process.is_alive():
             process.kill()
-            process.join()
+    for process in processes:
+        process.join()
 
 
 def _problem(

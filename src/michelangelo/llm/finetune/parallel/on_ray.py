@@ -1,17 +1,21 @@
 """The processes of a run as workers of Ray Train: one per GPU, on any number of nodes, started again when one is lost.
 
 A lost worker or node ends the group; Ray starts a new one, with fewer workers where `min_workers` allows, and training
-goes on from its own newest checkpoint. Errors that would come again are not tried again.
+goes on from its own newest checkpoint. Errors that would come again end the run at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +29,14 @@ __all__ = ["resized", "run"]
 _CONNECT_SECONDS: Final = 5.0
 _RESIZE_SECONDS: Final = 600.0
 """Between looks for nodes that came back: a larger group costs the steps since the last checkpoint."""
+_LOOK_SECONDS: Final = 0.5
+"""Between looks whether a person asked for the end."""
 
 
-def run(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Calls `entry` in every worker; what the first one returned.
+def run(
+    config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any, ...], should_stop: Callable[[], bool]
+) -> Any:
+    """Calls `entry` in every worker; what the first one returned. `should_stop` is asked here, and workers are told.
 
     `num_workers` of the configuration is what there really is. Raises SettingsError where Ray is not installed, not
     reachable or too small; the error of a worker; LlmError after more than `max_failures` losses.
@@ -41,7 +49,7 @@ def run(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any,
         raise errors.SettingsError("parallel.launcher ray: needs Ray: pip install 'michelangelo-oss[ray]'") from e
     parallel = config.parallel
     with _cluster(config) as uses_gpus:
-        notes: Any = ray.remote(num_cpus=0)(_Notes).remote()
+        notes = _make_notes(ray)
         trainer = train_torch.TorchTrainer(
             _work,
             train_loop_config={"config": config, "entry": entry, "arguments": arguments, "notes": notes},
@@ -50,22 +58,25 @@ def run(config: FinetuneConfig, entry: Callable[..., Any], arguments: tuple[Any,
                 name="workers",
                 storage_path=str(Path(config.output).absolute() / "ray"),
                 failure_config=train.FailureConfig(max_failures=parallel.max_failures),
+                callbacks=[_giving_up(train, notes)],
             ),
             torch_config=train_torch.TorchConfig(backend="nccl" if uses_gpus else "gloo"),
         )
         problem: Exception | None = None
         result: Any = None
         try:
-            result = trainer.fit()
+            result = _fit(trainer, notes, should_stop)
         except train.TrainingFailedError as e:
             problem = e
         if (ours := ray.get(notes.error.remote())) is not None:
             kind, message = ours
             raise kind(message)
         if problem is not None:
+            is_lost = isinstance(problem, train.WorkerGroupError)
+            what = f"the workers failed more than {parallel.max_failures} times (parallel.max_failures)"
             raise errors.LlmError(
-                f"the workers failed more than {parallel.max_failures} times (parallel.max_failures): "
-                f"{_last_line(problem)}. Start the run again to go on from its checkpoint"
+                f"{what if is_lost else 'Ray could not keep the workers running'}: {_last_line(problem)}. "
+                "Start the run again to go on from its checkpoint"
             ) from problem
         return None if result is None else result.return_value
 
@@ -94,17 +105,62 @@ def resized(config: FinetuneConfig, num_workers: int) -> FinetuneConfig:
     )
 
 
+def _fit(trainer: Any, notes: Any, should_stop: Callable[[], bool]) -> Any:
+    """Beside this thread: in the main one Ray takes Ctrl-C for itself, and ends a run by it without a checkpoint."""
+    executor = futures.ThreadPoolExecutor(1, "ray")
+    fitting = executor.submit(trainer.fit)
+    is_told = False
+    try:
+        while not futures.wait([fitting], timeout=_LOOK_SECONDS).done:
+            if not is_told and should_stop():
+                notes.stop.remote()
+                is_told = True
+        return fitting.result()
+    finally:
+        if not fitting.done():  # this program is to end at once; where Ray goes on, the workers end after their step
+            notes.stop.remote()
+        executor.shutdown(wait=False)
+
+
 class _Notes:
-    """What workers leave for the program that started them; it outlives a group of workers."""
+    """What workers and the program that started them tell each other; it outlives a group of workers."""
 
     def __init__(self) -> None:
         self._error: tuple[type[errors.MichelangeloError], str] | None = None
+        self._stop = asyncio.Event()
 
-    def error(self) -> tuple[type[errors.MichelangeloError], str] | None:
+    async def error(self) -> tuple[type[errors.MichelangeloError], str] | None:
         return self._error
 
-    def fail(self, kind: type[errors.MichelangeloError], message: str) -> None:
+    async def fail(self, kind: type[errors.MichelangeloError], message: str) -> None:
         self._error = self._error or (kind, message)
+
+    async def stop(self) -> None:
+        self._stop.set()
+
+    async def stopped(self) -> None:
+        """Answers when the run is to stop."""
+        await self._stop.wait()
+
+
+def _make_notes(ray: Any) -> Any:
+    """Beside this program, so that they are not lost with another node."""
+    from ray.util import scheduling_strategies
+
+    here = scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)(_Notes).remote()
+
+
+def _giving_up(train: Any, notes: Any) -> Any:
+    """Ray starts a group again whatever its error was; an error of its callbacks is the one that it takes for final."""
+    import ray
+
+    class GivingUp(train.UserCallback):  # type: ignore[misc]
+        def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+            if (ours := ray.get(notes.error.remote())) is not None:
+                raise ours[0](ours[1])
+
+    return GivingUp()
 
 
 def _work(terms: Mapping[str, Any]) -> Any:
@@ -113,14 +169,13 @@ def _work(terms: Mapping[str, Any]) -> Any:
     from ray import train
 
     notes = terms["notes"]
-    if ray.get(notes.error.remote()) is not None:
-        return None  # it would only come again
     context = train.get_context()
     config = resized(terms["config"], context.get_world_size())
     if torch.cuda.is_available() and config.training.device != "cpu":
         torch.cuda.set_device(train.torch.get_device())
+    stopped = notes.stopped.remote()
     try:
-        return terms["entry"](config, *terms["arguments"], should_stop=lambda: False)
+        return terms["entry"](config, *terms["arguments"], should_stop=lambda: bool(ray.wait([stopped], timeout=0)[0]))
     except errors.MichelangeloError as e:
         ray.get(notes.fail.remote(type(e), e.message))
         raise
@@ -138,7 +193,8 @@ def _cluster(config: FinetuneConfig) -> Iterator[bool]:
         # A worker and Ray's own controller take a logical processor each.
         local: dict[str, Any] = {"num_cpus": max(os.cpu_count() or 1, wanted + 2), "include_dashboard": False}
         try:
-            ray.init(address=address or "local", logging_level=logging.ERROR, **({} if address else local))
+            with _kept_handlers():
+                ray.init(address=address or "local", logging_level=logging.ERROR, **({} if address else local))
         except (ConnectionError, RuntimeError, ValueError, OSError) as e:
             where = f"at {address} cannot be reached" if address else "cannot be started on this machine"
             raise errors.SettingsError(f"parallel.ray_address: Ray {where}: {_last_line(e)}") from e
@@ -151,6 +207,17 @@ def _cluster(config: FinetuneConfig) -> Iterator[bool]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Ray puts its own handler of SIGTERM into this program; one that is there already is to stay."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
 
 
 def _check_address(address: str) -> None:
