@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.llm.conftest import _one_thread, model_folder, tokenizer_folder  # noqa: F401 fixtures
 from tests.llm.finetune import runs
 
@@ -25,6 +27,36 @@ def test_run_is_exported(mactl: Mactl, model_folder: Path, tmp_path: Path) -> No
     again = mactl("llm", "export", str(tmp_path / "run"), "--to", str(tmp_path / "model"))
     assert again.code == 2
     assert "--force" in again.err
+
+
+def test_relative_paths_of_a_run_are_those_from_where_it_ran(
+    mactl: Mactl,
+    model_folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the checkpoints, the model and its tokenizer."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    shutil.copytree(model_folder, here / "model")
+    monkeypatch.chdir(here)
+    config = runs.make_config(
+        Path("model"),
+        runs.texts(here),
+        Path("run"),
+        model={"tokenizer": "./model"},
+        checkpoint={"folder": "kept"},
+        adapter={"method": "lora", "rank": 4},
+    )
+    (here / "config.json").write_text(config.model_dump_json())
+    trained = mactl("llm", "finetune", "config.json", "--quiet")
+    assert trained.code == 0, trained.err
+    monkeypatch.chdir(elsewhere)
+    result = mactl("llm", "export", "../here/run", "--to", "exported", "-o", "json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["step"] == 8
+    assert (elsewhere / "exported" / "model.safetensors").exists()
 
 
 def test_folder_that_is_no_run_is_named(mactl: Mactl, tmp_path: Path) -> None:

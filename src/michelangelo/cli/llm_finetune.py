@@ -72,11 +72,25 @@ def finetune(
         _print(plan, output_format, _plan_rows)
         return
     display = running.Display(is_on=not quiet, no_color=settings.load().no_color)
-    with _stopping() as stop, contextlib.redirect_stdout(sys.stderr):
-        report = running.finetune(chosen, display=display, should_stop=lambda: bool(stop))
+    try:
+        with _stopping() as stop, contextlib.redirect_stdout(sys.stderr):
+            report = running.finetune(chosen, display=display, should_stop=lambda: bool(stop))
+    except KeyboardInterrupt:
+        _say_what_is_saved(chosen, running)
+        sys.exit(128 + signal.SIGINT)
     _print(report.to_dict(), output_format, _result_rows)
     if stop:
+        _say_what_is_saved(chosen, running)
         sys.exit(128 + stop[0])
+
+
+def _say_what_is_saved(config: Any, running: Any) -> None:
+    saved = running.last_saved(config)
+    if saved is None:
+        click.echo("no checkpoint was saved: the same command begins anew", err=True)
+    else:
+        how = "the same command" if config.checkpoint.resume == "auto" else "the same command with --resume auto"
+        click.echo(f"the last saved step is {saved[0]:,}, in {saved[1]}; {how} goes on from there", err=True)
 
 
 def _plan(config: Any, running: Any) -> Mapping[str, Any]:
