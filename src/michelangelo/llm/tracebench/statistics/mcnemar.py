@@ -73,9 +73,16 @@ def _distribution(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) 
     made = np.ones(1)
     for size, number in zip(sizes.tolist(), numbers.tolist(), strict=True):
         spaced = np.zeros(2 * size * number + 1)
-        spaced[:: 2 * size] = stats.binom.pmf(np.arange(number + 1), number, 0.5)
+        spaced[:: 2 * size] = _coins(number)
         made = np.clip(signal.convolve(made, spaced, method="auto"), 0.0, None)
     return np.asarray(made, dtype=np.float64)
+
+
+def _coins(number: int) -> npt.NDArray[np.float64]:
+    """Probabilities of 0 … number heads."""
+    heads = np.arange(number + 1)
+    logs = special.gammaln(number + 1) - special.gammaln(heads + 1) - special.gammaln(number - heads + 1)
+    return np.asarray(np.exp(logs - number * np.log(2)), dtype=np.float64)
 
 
 def _drawn(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], observed: int, side: Side, seed: int) -> float:

@@ -7,14 +7,20 @@ Source: Miettinen, Biometrics 24 (1968), unconditional power of the conditional 
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+from scipy import special, stats
 
 from michelangelo.llm.tracebench.statistics import mcnemar
 
 __all__ = ["detection", "smallest_drop"]
+
+_Ints: TypeAlias = npt.NDArray[np.int64]
+_Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def detection(num_cases: int, discordance: float, drop: float, level: float) -> float:
@@ -25,12 +31,8 @@ def detection(num_cases: int, discordance: float, drop: float, level: float) -> 
     share = min(1.0, max(discordance, drop))
     if num_cases <= 0 or share <= 0:
         return 0.0
-    middle, spread = num_cases * share, math.sqrt(num_cases * share * (1 - share))
-    low = max(0, math.floor(middle - 8 * spread - 8))
-    totals = np.arange(low, min(num_cases, math.ceil(middle + 8 * spread + 8)) + 1)
-    needed = mcnemar.critical(totals, level)
-    found = stats.binom.sf(needed - 1, totals, (share + drop) / (2 * share))
-    return float((stats.binom.pmf(totals, num_cases, share) * found).sum())
+    totals, chances, needed = _plan(num_cases, share, level)
+    return float((chances * special.bdtrc(needed - 1, totals, (share + drop) / (2 * share))).sum())
 
 
 def smallest_drop(num_cases: int, discordance: float, level: float, power: float = 0.8) -> float:
@@ -45,3 +47,12 @@ def smallest_drop(num_cases: int, discordance: float, level: float, power: float
         else:
             high = middle
     return high
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(num_cases: int, share: float, level: float) -> tuple[_Ints, _Floats, _Ints]:
+    """Numbers of discordant pairs that may come, how likely each is, and how many worse ones each needs."""
+    middle, spread = num_cases * share, math.sqrt(num_cases * share * (1 - share))
+    low = max(0, math.floor(middle - 8 * spread - 8))
+    totals = np.arange(low, min(num_cases, math.ceil(middle + 8 * spread + 8)) + 1)
+    return totals, stats.binom.pmf(totals, num_cases, share), mcnemar.critical(totals, level)
