@@ -7,8 +7,8 @@ answer into a refusal. Retrieval is the caller's; `evaluation` measures what cam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,22 +20,27 @@ from michelangelo.llm.contexteval.gate import FittedGate, Promise, Weight
 from michelangelo.llm.contexteval.questions import Question
 from michelangelo.llm.contexteval.retrieval import Retrieval
 
-__all__ = ["Example", "Goal", "Score", "calibrate", "examples", "fit_score", "fit_threshold", "is_right"]
+__all__ = ["Example", "Goal", "Rows", "Score", "calibrate", "examples", "fit_score", "fit_threshold", "is_right"]
 
 _PENALTY: Final = 0.01
 _LEAST: Final = 10
 """Of answerable and of other questions that weights can be fitted from: with fewer they are noise."""
+_SOURCES: Final = 3
+"""Passages from which an answer is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be promised. rate: see `risk`. share_for_weights: of the questions; the rest is for the threshold.
-    names: of the features, `features.BASELINE` for a mere cosine cut-off. salt: another one gives another split."""
+    """What is to be promised. rate, guarantee: see `risk`. next_questions: what is measured on this many later
+    unanswerable questions or more keeps the promise too, not only the true rate; 0: the true rate alone.
+    share_for_weights: of the questions; the rest is for the threshold. names: of the features, `features.BASELINE` for
+    a mere cosine cut-off. salt: another one gives another split."""
 
     risk: float = 0.05
     confidence: float = 0.95
     rate: risk.Rate = "unanswerable"
     guarantee: risk.Guarantee = "confidence"
+    next_questions: int = 50
     share_for_weights: float = 0.35
     names: tuple[str, ...] = features.NAMES
     salt: str = ""
@@ -43,16 +48,42 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question and what was found for it. is_right: an answer from the first passage would be right; see
-    `is_right`."""
+    """A question and what a gate sees of what was found. is_right: see `is_right`."""
 
     question: Question
-    values: dict[str, float]
+    values: Mapping[str, float]
     is_right: bool
 
-    @property
-    def is_answerable(self) -> bool:
-        return self.question.is_answerable
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Examples as arrays, one row each. values: a column per feature, in the order of `features.NAMES`."""
+
+    values: npt.NDArray[np.float64]
+    is_answerable: npt.NDArray[np.bool_]
+    is_right: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.str_]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Rows:
+        """In their order."""
+        return cls(
+            features.matrix([one.values for one in examples], features.NAMES),
+            np.array([one.question.is_answerable for one in examples], dtype=bool),
+            np.array([one.is_right for one in examples], dtype=bool),
+            np.array([one.question.label for one in examples], dtype=np.str_),
+        )
+
+    def take(self, which: npt.NDArray[Any]) -> Rows:
+        """Some rows, by number or by a mask."""
+        return Rows(self.values[which], self.is_answerable[which], self.is_right[which], self.labels[which])
+
+    def columns(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Features by name."""
+        return self.values[:, [features.NAMES.index(name) for name in names]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +92,14 @@ class Score:
 
     weights: tuple[Weight, ...]
     bias: float
-    details: dict[str, Any] = field(default_factory=dict)
 
-    def of(self, rows: Sequence[Example]) -> npt.NDArray[np.float64]:
-        """One score per example, 0 … 1."""
-        values = features.matrix([row.values for row in rows], [one.feature for one in self.weights])
-        return _sigmoid(
-            self.bias + _standardized(values, self.weights) @ np.array([one.weight for one in self.weights])
+    def of(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """One score per row, 0 … 1."""
+        values = rows.columns([one.feature for one in self.weights])
+        centers, scales, weights = (
+            np.array([getattr(one, name) for one in self.weights]) for name in ("center", "scale", "weight")
         )
+        return _sigmoid(self.bias + ((values - centers) / scales) @ weights)
 
 
 def examples(
@@ -90,67 +121,80 @@ def examples(
 def is_right(question: Question, retrieval: Retrieval) -> bool:
     """Whether one of the first three passages, from which answers are made, holds a quote that answers the question.
     Never for a question that is not answerable."""
-    return any(question.is_supported_by(passage.text) for passage in retrieval.passages[:3])
+    return any(question.is_supported_by(passage.text) for passage in retrieval.passages[:_SOURCES])
 
 
-def calibrate(rows: Sequence[Example], goal: Goal, *, embedder: str, corpus_digest: str) -> FittedGate:
-    """Split, fit, promise. Raises CalibrationError where the questions cannot support the promise."""
+def calibrate(asked: Sequence[Example], goal: Goal, *, embedder: str, corpus_digest: str) -> FittedGate:
+    """Split, fit, promise. Raises CalibrationError where the questions cannot support the promise. details: the cosine
+    cut-off with the same promise, from the same splits, to compare with."""
     risk.check_level(goal.risk, goal.confidence)
-    first, second = _split(rows, goal)
-    score = fit_score(first, goal.names)
-    threshold = fit_threshold(score.of(second), second, goal, design=score.of(first))
-    answered = score.of(second) >= threshold.value
-    answerable = np.array([row.is_answerable for row in second])
+    if not 0.0 < goal.share_for_weights < 1.0:
+        raise errors.CalibrationError(f"share_for_weights {goal.share_for_weights:g} must lie between 0 and 1")
+    chosen, _ = questions.split([one.question for one in asked], goal.share_for_weights, salt=goal.salt)
+    ids = {question.id for question in chosen}
+    for_weights = np.array([one.question.id in ids for one in asked], dtype=bool)
+    rows = Rows.of(asked)
+    first, second = rows.take(for_weights), rows.take(~for_weights)
+    score, threshold, coverage = _fit(first, second, goal)
+    try:
+        cutoff, baseline = _cutoff(first, second, goal)
+    except errors.CalibrationError:
+        # Of rate "answered" a cosine cut-off can often promise nothing at all.
+        cutoff, baseline = None, 0.0
     return FittedGate(
         weights=score.weights,
         bias=score.bias,
         threshold=threshold.value,
         promise=Promise(
-            goal.rate,
-            goal.risk,
-            goal.confidence,
-            goal.guarantee,
-            threshold.questions,
-            threshold.errors,
-            threshold.bound,
+            rate=goal.rate,
+            risk=goal.risk,
+            confidence=goal.confidence,
+            guarantee=goal.guarantee,
+            next_questions=goal.next_questions if goal.rate == "unanswerable" else 0,
+            questions=threshold.questions,
+            errors=threshold.errors,
+            bound=threshold.bound,
         ),
         embedder=embedder,
         corpus_digest=corpus_digest,
-        coverage=float(answered[answerable].mean()) if answerable.any() else 0.0,
-        fitted_on=tuple(questions.digest(row.question) for row in first),
-        calibrated_on=tuple(questions.digest(row.question) for row in second),
-        details={"questions_for_weights": len(first), "questions_for_threshold": len(second)},
+        coverage=coverage,
+        fitted_on=tuple(questions.digest(one.question) for one in asked if one.question.id in ids),
+        calibrated_on=tuple(questions.digest(one.question) for one in asked if one.question.id not in ids),
+        details={
+            "questions_for_weights": len(first),
+            "questions_for_threshold": len(second),
+            "cosine_cutoff": cutoff,
+            "cosine_coverage": baseline,
+        },
     )
 
 
-def fit_score(rows: Sequence[Example], names: Sequence[str] = features.NAMES) -> Score:
+def fit_score(rows: Rows, names: Sequence[str] = features.NAMES) -> Score:
     """Logistic regression of "is answerable" with weights that are not negative (L-BFGS-B, a light ridge), both labels
     of equal weight. Raises CalibrationError with too few questions of either."""
     from scipy import optimize
 
     if unknown := [name for name in names if name not in features.NAMES]:
-        raise errors.CalibrationError(
-            f"no feature is called {', '.join(unknown)}: choose of {', '.join(features.NAMES)}"
-        )
-    labels = np.array([float(row.is_answerable) for row in rows])
+        known = ", ".join(features.NAMES)
+        raise errors.CalibrationError(f"no feature is called {', '.join(unknown)}: choose of {known}")
+    labels = rows.is_answerable.astype(float)
     if min(positive := int(labels.sum()), len(labels) - positive) < _LEAST:
         raise errors.CalibrationError(
             f"weights need {_LEAST} answerable and {_LEAST} other questions, and their split has {positive} and "
             f"{len(labels) - positive}: label more"
         )
-    values = features.matrix([row.values for row in rows], names)
+    values = rows.columns(names)
     centers, scales = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3)
     inputs = (values - centers) / scales
-    balance = np.where(labels == 1.0, 0.5 / positive, 0.5 / (len(labels) - positive))
+    balance = np.where(rows.is_answerable, 0.5 / positive, 0.5 / (len(labels) - positive))
 
     def loss(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         weights, bias = parameters[:-1], parameters[-1]
         logits = inputs @ weights + bias
-        errors_ = balance * (_sigmoid(logits) - labels)
-        value = float(balance @ (np.logaddexp(0.0, logits) - labels * logits)) + 0.5 * _PENALTY * float(
-            weights @ weights
-        )
-        return value, np.append(inputs.T @ errors_ + _PENALTY * weights, errors_.sum())
+        slopes = balance * (_sigmoid(logits) - labels)
+        cost = float(balance @ (np.logaddexp(0.0, logits) - labels * logits))
+        ridge = 0.5 * _PENALTY * float(weights @ weights)
+        return cost + ridge, np.append(inputs.T @ slopes + _PENALTY * weights, slopes.sum())
 
     start = np.append(np.full(len(names), 0.1), 0.0)
     bounds = [(0.0, None)] * len(names) + [(None, None)]
@@ -163,33 +207,40 @@ def fit_score(rows: Sequence[Example], names: Sequence[str] = features.NAMES) ->
 
 
 def fit_threshold(
-    scores: npt.NDArray[np.float64], rows: Sequence[Example], goal: Goal, *, design: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64], rows: Rows, goal: Goal, *, design: npt.NDArray[np.float64]
 ) -> risk.Threshold:
     """Of the calibration split's scores. design: scores of other questions, that choose which thresholds are tested."""
-    answerable = np.array([row.is_answerable for row in rows])
     if goal.rate == "unanswerable":
         return risk.unanswerable_threshold(
-            scores[~answerable], risk=goal.risk, confidence=goal.confidence, guarantee=goal.guarantee
+            scores[~rows.is_answerable],
+            risk=goal.risk,
+            confidence=goal.confidence,
+            guarantee=goal.guarantee,
+            next_questions=goal.next_questions,
         )
     if goal.guarantee != "confidence":
         raise errors.CalibrationError(
             "the share of wrong answers among those given can only be promised with confidence"
         )
-    wrong = np.array([not row.is_right for row in rows])
     thresholds = risk.sequence(design, len(rows), risk=goal.risk, confidence=goal.confidence)
-    return risk.answered_threshold(scores, wrong, thresholds, risk=goal.risk, confidence=goal.confidence)
+    return risk.answered_threshold(scores, ~rows.is_right, thresholds, risk=goal.risk, confidence=goal.confidence)
 
 
-def _split(rows: Sequence[Example], goal: Goal) -> tuple[list[Example], list[Example]]:
-    if not 0.0 < goal.share_for_weights < 1.0:
-        raise errors.CalibrationError(f"share_for_weights {goal.share_for_weights:g} must lie between 0 and 1")
-    chosen, _ = questions.split([row.question for row in rows], goal.share_for_weights, salt=goal.salt)
-    ids = {question.id for question in chosen}
-    return [row for row in rows if row.question.id in ids], [row for row in rows if row.question.id not in ids]
+def _fit(first: Rows, second: Rows, goal: Goal) -> tuple[Score, risk.Threshold, float]:
+    """The last: which share of the answerable questions of `second` is answered."""
+    score = fit_score(first, goal.names)
+    scores = score.of(second)
+    threshold = fit_threshold(scores, second, goal, design=score.of(first))
+    answered = scores[second.is_answerable] >= threshold.value
+    return score, threshold, float(answered.mean()) if len(answered) else 0.0
 
 
-def _standardized(values: npt.NDArray[np.float64], weights: Sequence[Weight]) -> npt.NDArray[np.float64]:
-    return (values - np.array([one.center for one in weights])) / np.array([one.scale for one in weights])
+def _cutoff(first: Rows, second: Rows, goal: Goal) -> tuple[float, float]:
+    """The cosine itself is the score: no weight is needed."""
+    scores, design = (rows.columns(features.BASELINE)[:, 0] for rows in (second, first))
+    threshold = fit_threshold(scores, second, replace(goal, names=features.BASELINE), design=design)
+    answered = scores[second.is_answerable] >= threshold.value
+    return threshold.value, float(answered.mean()) if len(answered) else 0.0
 
 
 def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

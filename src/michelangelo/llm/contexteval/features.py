@@ -1,8 +1,8 @@
 """What a retrieval looks like when the corpus answers the question: numbers between 0 and 1, larger is always better.
 
 They come from the retrieval alone: similarities, ranks, words, and whether a passage has the sort of thing that is
-asked for (a version, a number, an error's name). What a document tells its reader to do changes none of them beyond the words
-it has. Pure functions of the retrieval; the weights are `gate`'s.
+asked for (a version, a number, an error's name). What a document tells its reader to do changes none of them beyond
+the words it has. Pure functions of the retrieval; the weights are `gate`'s.
 """
 
 from __future__ import annotations

@@ -43,12 +43,14 @@ class Weight:
 @dataclass(frozen=True, slots=True)
 class Promise:
     """What the threshold keeps: the rate (see `risk`) is at most `risk`. questions, errors: of the calibration split,
-    those that count for the rate, and those that went wrong; bound: what they show at `confidence`."""
+    those that count for the rate, and those that went wrong; bound: what they show at `confidence`. next_questions:
+    see `risk.allowed_errors`."""
 
     rate: risk.Rate
     risk: float
     confidence: float
     guarantee: risk.Guarantee
+    next_questions: int
     questions: int
     errors: int
     bound: float
@@ -176,6 +178,7 @@ def _gate(data: Mapping[str, Any], path: str | Path) -> FittedGate:
                 risk=float(promise["risk"]),
                 confidence=float(promise["confidence"]),
                 guarantee=promise["guarantee"],
+                next_questions=int(promise["next_questions"]),
                 questions=int(promise["questions"]),
                 errors=int(promise["errors"]),
                 bound=float(promise["bound"]),

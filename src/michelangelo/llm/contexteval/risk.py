@@ -52,6 +52,7 @@ the minimum one wrong answer, or a few questions fewer by chance, ends the seque
 _ABOVE: Final = 1e-9
 """How far a threshold stands above the score that it refuses: more than the last digits that depend on how the same sum
 was added up."""
+_SIZES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,52 +89,92 @@ def interval(num_errors: int, n: int, confidence: float = 0.95) -> tuple[float, 
     return float(lower_bound(num_errors, n, side)), float(upper_bound(num_errors, n, side))
 
 
-def needed(risk: float, confidence: float, *, guarantee: Guarantee = "confidence", num_errors: int = 0) -> int:
+def needed(
+    risk: float,
+    confidence: float,
+    *,
+    guarantee: Guarantee = "confidence",
+    num_errors: int = 0,
+    next_questions: int = 0,
+) -> int:
     """The least number of questions from which the risk can be promised when `num_errors` of them go wrong.
 
     Without an error it is ln(1 − confidence) / ln(1 − risk): 299 for 1 % at 95 %, 59 for 5 %. Mean: 1 / risk − 1.
+    next_questions: see `allowed_errors`.
     """
     check_level(risk, confidence)
     if guarantee == "mean":
         return max(1, math.ceil((num_errors + 1) / risk - 1 - 1e-9))
-    low = num_errors + 1
-    high = max(low + 1, math.ceil(math.log1p(-confidence) / math.log1p(-risk)))
-    while upper_bound(num_errors, high, confidence) > risk:
+
+    def suffices(n: int) -> bool:
+        return upper_bound(num_errors, n, confidence) <= risk and _held(num_errors, n, risk, confidence, next_questions)
+
+    low, high = num_errors, num_errors + 1
+    while not suffices(high):
         low, high = high, high * 2
-    while low < high:
+    while high - low > 1:
         middle = (low + high) // 2
-        if upper_bound(num_errors, middle, confidence) <= risk:
-            high = middle
-        else:
-            low = middle + 1
+        low, high = (low, middle) if suffices(middle) else (middle, high)
     return high
 
 
-def allowed_errors(n: int, risk: float, confidence: float, *, guarantee: Guarantee = "confidence") -> int:
-    """How many of n questions may go wrong with the risk still promised; −1: not even none."""
+def allowed_errors(
+    n: int, risk: float, confidence: float, *, guarantee: Guarantee = "confidence", next_questions: int = 0
+) -> int:
+    """How many of n questions may go wrong with the risk still promised; −1: not even none.
+
+    The bound is on the true rate. What is measured later on few questions also varies by chance, and a true rate just
+    below the risk is measured above it about every second time. next_questions: with the same confidence the rate
+    measured on that many later questions, or more, is at most the risk too; 0: only the true rate is.
+    """
     check_level(risk, confidence)
     if guarantee == "mean":
         return math.floor(risk * (n + 1) + 1e-9) - 1
     bounds = np.asarray(upper_bound(np.arange(n + 1), np.full(n + 1, n), confidence))
-    return int(np.searchsorted(bounds, risk, side="right")) - 1
+    allowed = int(np.searchsorted(bounds, risk, side="right")) - 1
+    while allowed >= 0 and not _held(allowed, n, risk, confidence, next_questions):
+        allowed -= 1
+    return allowed
+
+
+def _held(num_errors: int, n: int, risk: float, confidence: float, next_questions: int) -> bool:
+    """Whether later measurements keep the risk. The threshold is the score of rank num_errors + 1 among n, so of m more
+    scores from the same distribution the number above it is beta-binomial(m, num_errors + 1, n − num_errors), whatever
+    the distribution. Sizes are taken at which the risk is a whole number of questions; beyond some of them the true
+    rate decides, which is bounded already."""
+    if next_questions <= 0:
+        return True
+    from scipy import stats
+
+    step = math.ceil(1.0 / risk)
+    sizes = step * (math.ceil(next_questions / step) + np.arange(_SIZES))
+    within = stats.betabinom.cdf(np.floor(risk * sizes + 1e-9), sizes, num_errors + 1, n - num_errors)
+    return bool(within.min() >= confidence)
 
 
 def unanswerable_threshold(
-    scores: npt.ArrayLike, *, risk: float, confidence: float, guarantee: Guarantee = "confidence"
+    scores: npt.ArrayLike,
+    *,
+    risk: float,
+    confidence: float,
+    guarantee: Guarantee = "confidence",
+    next_questions: int = 0,
 ) -> Threshold:
     """The lowest threshold at which the share of answered unanswerable questions is promised to be at most `risk`.
 
     scores: of the unanswerable questions of the calibration split alone. The rate falls as the threshold rises, so the
     bound holds for all thresholds at once and an order statistic may be taken, at no price for having looked. Raises
-    CalibrationError where there are too few questions, and says how many are needed.
+    CalibrationError where there are too few questions, and says how many are needed. next_questions: see
+    `allowed_errors`.
     """
     ordered = np.sort(np.asarray(scores, dtype=float))[::-1]
     n = len(ordered)
-    allowed = allowed_errors(n, risk, confidence, guarantee=guarantee)
+    allowed = allowed_errors(n, risk, confidence, guarantee=guarantee, next_questions=next_questions)
     if allowed < 0:
         raise errors.CalibrationError(
             f"{n} unanswerable questions cannot support {_promise(risk, confidence, guarantee)}: at least "
-            f"{needed(risk, confidence, guarantee=guarantee)} are needed. Label more, or promise less"
+            f"{needed(risk, confidence, guarantee=guarantee, next_questions=next_questions)} are needed. Label more, or "
+            "promise less"
         )
     value = (
         float(ordered[allowed]) + _ABOVE * max(1.0, abs(float(ordered[allowed]))) if allowed < n else float(ordered[-1])
