@@ -42,7 +42,7 @@ def scored(config: ScoreConfig, row: int, asked: Asked, completion: Completion) 
 def failed(
     config: ScoreConfig, row: int, asked: Asked | None, error: str, facts: Mapping[str, Any] | None = None
 ) -> Result:
-    """A row that has no answer. `asked` None: it did not even become a request."""
+    """A row that has no answer. `asked` None: it could not be read."""
     error = error.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
     known = {"p": 0, "o": 0, **(facts or {}), "e": error[:200]}
     if config.input.format == "openai":

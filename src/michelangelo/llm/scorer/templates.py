@@ -69,14 +69,19 @@ class Prompter:
 
     def ask(self, row: Mapping[str, Any]) -> Asked:
         """Raises RowError."""
-        keep = self._config.output.keep
-        kept = row if "*" in keep else {name: row[name] for name in keep if name in row}
+        known = self.known(row)
         if self._config.input.format == "openai":
             made = batch_format.request_of(row, self._sampling)
-            return Asked(made.request, made.custom_id, kept, batch=made.facts)
-        request = self._request(row)
+            return dataclasses.replace(known, request=made.request, batch=made.facts)
         answer = row.get(self._config.choices.answer_column) if self._config.choices.answer_column else None
-        return Asked(request, row.get(self._config.prompt.id_column), kept, answer)
+        return dataclasses.replace(known, request=self._request(row), answer=answer)
+
+    def known(self, row: Mapping[str, Any]) -> Asked:
+        """What the output has of a row also when it cannot be asked; the request is empty."""
+        keep = self._config.output.keep
+        kept = row if "*" in keep else {name: row[name] for name in keep if name in row}
+        name = "custom_id" if self._config.input.format == "openai" else self._config.prompt.id_column
+        return Asked(Request(""), row.get(name), kept)
 
     def _request(self, row: Mapping[str, Any]) -> Request:
         prompt = self._config.prompt
