@@ -28,6 +28,7 @@ def test_unknown_experiment_is_named(mactl: Mactl) -> None:
     assert "did you mean offload" in result.err
 
 
+@pytest.mark.slow
 def test_tries_end_in_the_fastest_and_a_calibration(
     mactl: Mactl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 A ```python block is a whole program; the ```console blocks of a page are a shell script; in a ```console server
 block the line `mactl serve &` starts a real server on a free port; a ```yaml block that has a kind is valid for it.
+What takes more than some seconds says so (```console slow, ```python slow) and runs with the slow tests.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -57,7 +59,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {"PATH": programs, "HOME": str(tmp_path), "MA_HOME": str(tmp_path / ".ma"), "MA_PORT": "0", "NO_COLOR": "1"}
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.id)
+def cases(found: list[Block]) -> list[Any]:
+    return [
+        pytest.param(block, id=block.id, marks=pytest.mark.slow if block.info.endswith(" slow") else ())
+        for block in found
+    ]
+
+
+@pytest.mark.parametrize("block", cases(blocks("python")))
 def test_program_runs(block: Block, tmp_path: Path, environment: dict[str, str]) -> None:
     program = tmp_path / "pipeline.py"
     program.write_text(block.text)
@@ -71,19 +80,19 @@ def scripts() -> list[Block]:
     found: list[Block] = []
     for block in blocks("console"):
         last = found[-1] if found else None
-        if last is not None and last.page == block.page and last.info == block.info == "console":
+        if last is not None and last.page == block.page and last.info == block.info and "server" not in block.info:
             found[-1] = replace(last, text=last.text + block.text)
         else:
             found.append(block)
     return found
 
 
-@pytest.mark.parametrize("block", scripts(), ids=lambda block: block.id)
+@pytest.mark.parametrize("block", cases(scripts()))
 def test_console_lines_run(block: Block, tmp_path: Path, environment: dict[str, str]) -> None:
     lines = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
     assert lines, "a console block without a line that starts with `$ `"
     with contextlib.ExitStack() as stack:
-        if block.info == "console server":
+        if "server" in block.info.split(" "):
             lines.remove("mactl serve &")
             stack.enter_context(serving(tmp_path, environment))
         script = "set -eux -o pipefail\n" + "\n".join(lines)

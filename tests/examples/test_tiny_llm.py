@@ -291,6 +291,7 @@ class _Links(HTMLParser):
             self.found.append(tag)
 
 
+@pytest.mark.slow
 def test_job_leaves_report_models_and_curves(first: Job) -> None:
     folder = first.out / "tiny_llm"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -304,6 +305,7 @@ def test_job_leaves_report_models_and_curves(first: Job) -> None:
     assert all(one["reference_loss"] > 0 for one in samples)
 
 
+@pytest.mark.slow
 def test_job_shows_what_it_found_and_nothing_else(first: Job) -> None:
     assert "report.html" in first.stdout
     assert all(verdict in first.stdout for verdict in first.metrics["verdicts"])
@@ -311,6 +313,7 @@ def test_job_shows_what_it_found_and_nothing_else(first: Job) -> None:
     assert [line for line in first.stderr.splitlines() if "warn" in line.lower()] == []
 
 
+@pytest.mark.slow
 def test_page_is_whole_in_itself(first: Job) -> None:
     text = (first.out / "tiny_llm" / "report.html").read_text()
     page = _Links()
@@ -322,6 +325,7 @@ def test_page_is_whole_in_itself(first: Job) -> None:
         assert said in text
 
 
+@pytest.mark.slow
 def test_second_run_takes_everything_from_the_cache(first: Job, checkout: Path) -> None:
     second = _run(checkout, first.out, *SMALL)
     assert (second.steps("succeeded"), second.steps("cached")) == ([], STEPS)

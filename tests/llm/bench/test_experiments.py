@@ -24,6 +24,7 @@ def run(name: str, folder: Path, **options: Any) -> dict[str, Any]:
     return dict(performing.perform(name, task))
 
 
+@pytest.mark.slow
 def test_sweep_predicts_before_it_measures(tmp_path: Path) -> None:
     report = run("batch-sweep", tmp_path)
     predictions = json.loads((tmp_path / performing.PREDICTIONS).read_text())
