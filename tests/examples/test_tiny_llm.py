@@ -354,7 +354,7 @@ def test_trained_model_beats_the_baseline_and_the_untrained(checkout: Path, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", ["prepare", "initialise", "pretrain", "tune"])
+@pytest.mark.parametrize("after", ["initialise", "tune"])
 def test_killed_job_resumes_to_the_same_metrics(first: Job, checkout: Path, tmp_path: Path, after: str) -> None:
     with subprocess.Popen(
         _command(checkout, tmp_path, *SMALL), env=_environment(), stderr=subprocess.PIPE, text=True
