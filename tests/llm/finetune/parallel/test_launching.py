@@ -105,6 +105,39 @@ def test_run_of_two_processes_is_that_of_one(model_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_reference_that_is_asked_beforehand_is_known_to_all_processes(model_folder: Path, tmp_path: Path) -> None:
+    """Each asks for its share of the answers; in another pass it gets those of the other one."""
+    data = runs.pairs(tmp_path, rows=8)  # a pass is two steps
+    terms: dict[str, Any] = {"objective": "dpo"}
+    one = runs.make_config(model_folder, data, tmp_path / "one", training={"gradient_accumulation": 2}, **terms)
+    divided = {"num_workers": 2, "sharding": "fsdp2"}
+    known = {"precompute_reference": True}
+    two = runs.make_config(model_folder, data, tmp_path / "two", parallel=divided, preference=known, **terms)
+    for config in (one, two):
+        running.finetune(config)
+    assert runs.steps(tmp_path / "two") == pytest.approx(runs.steps(tmp_path / "one"), rel=1e-3)
+
+
+def test_processes_are_asked_to_stop_and_leave_a_checkpoint(model_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    config = runs.make_config(
+        model_folder,
+        runs.texts(tmp_path),
+        output,
+        parallel={"num_workers": 2, "sharding": "fsdp2"},
+        training={"max_steps": 1_000_000},
+    )
+    report = running.finetune(
+        config, should_stop=lambda: (output / running.EVENTS).is_file() and bool(runs.steps(output))
+    )
+    assert (report.outcome, report.message) == ("Stopped", "stopped on request")
+    assert running.last_saved(config) == (
+        report.step,
+        str(next((output / "checkpoints").glob(f"step-{report.step:08d}-*"))),
+    )
+
+
+@pytest.mark.slow
 def test_processes_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
     """The program that started them is killed: they are told, and leave nothing behind."""
     pipe = tmp_path / "pids"
