@@ -1,6 +1,6 @@
 """Checks of the text itself: equal to, containing, or matching something.
 
-A pattern that would run for ever on some answer ends after a second, and the answer counts as not judged.
+A pattern that would run for ever on some answer ends after half a second, and the answer counts as not judged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from michelangelo.llm.tracebench.checks.outcome import FieldProblem, Outcome, fa
 
 __all__ = ["MATCH_SECONDS", "Exact", "Pattern", "compiled", "exact", "matches", "pattern"]
 
-MATCH_SECONDS: Final = 1.0
+MATCH_SECONDS: Final = 0.5
 _MAX_PATTERN: Final = 10_000
 
 
