@@ -116,7 +116,7 @@ def check(
     there = set(analyzer.stems(whole)) | {
         _NUMBER_WORDS[w] for w in _NUMBER_WORDS if re.search(rf"\b{w}\b", whole.lower())
     }
-    missing = [word for word in asked if not _is_covered(word, there)]
+    missing = [word for word in asked if not _is_covered(word, there) and not _is_unit(claim, word)]
     coverage = 1.0 - len(missing) / len(asked) if asked else 0.0
     if not asked:
         problems.append("it says nothing that could be checked")
@@ -162,6 +162,12 @@ def best_window(
 def _is_covered(word: words.Word, there: set[str]) -> bool:
     # A number has rules of its own; an identifier is covered as a whole, not by its parts.
     return word.stems[0] in there or word.stems[0][0].isdigit()
+
+
+def _is_unit(text: str, word: words.Word) -> bool:
+    """A unit behind a number: compared with it, in whatever way it is written."""
+    before = text[: word.start].rstrip()
+    return text[word.start : word.end].lower() in _UNITS and before[-1:].isdigit()
 
 
 def _is_number(text: str) -> bool:

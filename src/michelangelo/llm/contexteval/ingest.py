@@ -5,7 +5,7 @@ again; what is gone is removed. All or nothing: until the end, readers see the c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from michelangelo import errors
 from michelangelo.llm.contexteval import corpus as corpora
 from michelangelo.llm.contexteval import decoding, documents, embedders, generation, locking
+from michelangelo.llm.contexteval import settings as corpus_settings
 from michelangelo.llm.contexteval.corpus import Corpus, DocumentRecord
 from michelangelo.llm.contexteval.documents import Document, Skipped
 from michelangelo.llm.contexteval.generation import GenerationWriter, Written
@@ -59,7 +60,7 @@ class Ingested:
 def ingest(
     sources: Sequence[str | Path],
     folder: str | Path,
-    settings: CorpusSettings | None = None,
+    settings: CorpusSettings | Mapping[str, Any] | None = None,
     *,
     embedder: embedders.Embedder | None = None,
     rebuild: bool = False,
@@ -68,14 +69,15 @@ def ingest(
 ) -> Ingested:
     """Make the corpus in `folder` hold what is in `sources` (files and folders; none: those of the last time).
 
-    settings: None takes those of the corpus, or the defaults. embedder: for one that `embedders.load` does not know.
-    rebuild: use nothing of what is there. waits: for another ingest's end, instead of raising. report: gets sentences.
+    settings: what a mapping leaves out, or None, is as it was for the corpus, or as by default. embedder: for one that
+    `embedders.load` does not know. rebuild: use nothing of what is there. waits: for another ingest's end, instead of
+    raising. report: gets sentences.
     Raises CorpusError; the corpus is then as it was.
     """
     began = time.monotonic()
     folder = Path(folder)
-    if problems := settings.problems() if settings is not None else []:
-        raise errors.CorpusError(f"settings: {'; '.join(problems)}")
+    given = settings.to_dict() if isinstance(settings, CorpusSettings) else dict(settings or {})
+    corpus_settings.parse(given)
     if folder.exists() and not folder.is_dir():
         raise errors.CorpusError(f"{folder} is a file: name a folder for the corpus")
     _check_place([Path(source) for source in sources], folder)
@@ -88,13 +90,13 @@ def ingest(
                 raise errors.CorpusError(f"{folder} has no corpus yet: name the files and folders to ingest")
             found = documents.find(old.sources)
         places = [Path(source).resolve() for source in sources] or (old.sources if old is not None else [])
-        settings = settings or (old.settings if old is not None else CorpusSettings())
-        model = embedder or embedders.load(settings.embedder)
+        chosen = corpus_settings.parse({**(old.settings.to_dict() if old is not None else {}), **given})
+        model = embedder or embedders.load(chosen.embedder)
         current = None if rebuild else corpora.read_current(folder)
         generation.remove_unfinished(folder, [current[0]] if current else _named(folder))
-        writer = GenerationWriter(folder, settings, model, old)
+        writer = GenerationWriter(folder, chosen, model, old)
         try:
-            changes = _read(writer, found, settings, old, report)
+            changes = _read(writer, found, chosen, old, report)
             written = writer.finish(places, lambda done, total: report(f"embedded {done:,} of {total:,} chunks"))
         except BaseException:
             writer.discard()

@@ -1,0 +1,37 @@
+"""The options that the verbs of `mactl contexteval` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import click
+
+__all__ = ["corpus", "gate", "output_format"]
+
+_Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+corpus: Final[_Decorator] = click.option(
+    "--corpus",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("corpus"),
+    show_default=True,
+    help="The folder with the corpus.",
+)
+gate: Final[_Decorator] = click.option(
+    "--gate",
+    "gate_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A fitted gate; the corpus' own gate.json if left out.",
+)
+output_format: Final[_Decorator] = click.option(
+    "-o",
+    "--output",
+    "output_format",
+    type=click.Choice(("table", "json", "yaml")),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
