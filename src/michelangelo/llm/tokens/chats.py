@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from michelangelo import errors
 from michelangelo.llm.tokens import images, tokenizers
-from michelangelo.llm.tokens.counting import Count
+from michelangelo.llm.tokens.counts import Count
 from michelangelo.llm.tokens.tokenizers import Tokenizer
 
-__all__ = ["count"]
+__all__ = ["count", "faults"]
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _PER_MESSAGE: Final = 3
@@ -40,8 +40,8 @@ def count(
     tools: Sequence[Mapping[str, Any]] = (),
     tokenizer: str = "",
 ) -> Count:
-    """Tokens of the prompt, up to where the answer begins. Raises PricingError with all that is wrong in the messages."""
-    if wrong := _faults(messages, tools):
+    """Tokens of the prompt, up to where the answer begins. Raises PricingError with all that is wrong in it."""
+    if wrong := faults(messages, tools):
         raise errors.PricingError("messages that cannot be: " + "; ".join(wrong[:10]))
     chosen = tokenizers.for_model(model, tokenizer=tokenizer)
     # Every format is counted in the tokens of the vocabulary; an estimate widens the whole.
@@ -183,7 +183,10 @@ def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
-def _faults(messages: Sequence[Any], tools: Sequence[Any]) -> list[str]:
+def faults(messages: Any, tools: Any = ()) -> list[str]:
+    """All that is wrong in them; nothing: they can be counted."""
+    if not isinstance(messages, list | tuple) or not isinstance(tools, list | tuple):
+        return ["messages and tools are lists"]
     made = [] if messages else ["none are given"]
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):

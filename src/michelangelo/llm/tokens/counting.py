@@ -7,51 +7,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from michelangelo.llm.tokens import splitting, tokenizers
-from michelangelo.llm.tokens.sources import Item
+from michelangelo.llm.tokens import chats, splitting, tokenizers
+from michelangelo.llm.tokens.counts import Count
+from michelangelo.llm.tokens.sources import Item, Row
 from michelangelo.llm.tokens.tokenizers import Tokenizer
 
-__all__ = ["Count", "Counted", "count", "count_items"]
+__all__ = ["Counted", "count", "count_items"]
 
 _BATCH_CHARS = splitting.PART_CHARS
 _UNSPLIT_CHARS = 32 * splitting.PART_CHARS
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Tokens of something: low = tokens = high if exact."""
-
-    tokens: int
-    low: int
-    high: int
-    is_exact: bool
-    tokenizer: str
-    characters: int = 0
-
-    def __add__(self, other: Count) -> Count:
-        return Count(
-            self.tokens + other.tokens,
-            self.low + other.low,
-            self.high + other.high,
-            self.is_exact and other.is_exact,
-            self.tokenizer,
-            self.characters + other.characters,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "tokens": self.tokens,
-            "low": self.low,
-            "high": self.high,
-            "exact": self.is_exact,
-            "tokenizer": self.tokenizer,
-            "characters": self.characters,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +38,7 @@ def count(text: str, model: str, *, tokenizer: str = "") -> Count:
 
 
 def count_items(items: Iterable[Item], model: str, *, tokenizer: str = "", num_processes: int = 1) -> Iterator[Counted]:
-    """Each item's tokens, in their order. Holds some parts of 1 Mi characters for each process, never a large file.
+    """Each item's tokens, in their order. Holds some parts of 1 Mi characters for each process.
 
     num_processes: more than one share long inputs; short ones are done before others are started. Raises PricingError.
     """
@@ -90,36 +58,36 @@ def count_items(items: Iterable[Item], model: str, *, tokenizer: str = "", num_p
             yield Counted(name, total, rows, tuple(row_tokens))
 
 
-def _work(items: Iterable[Item], chosen: Tokenizer) -> Iterator[tuple[str, list[str], bool, bool, bool]]:
+def _work(items: Iterable[Item], chosen: Tokenizer) -> Iterator[tuple[str, list[Row], bool, bool, bool]]:
     """(item, texts, cut at safe places, last of the item, a text is a row)."""
     size = splitting.PART_CHARS if chosen.is_splittable else _UNSPLIT_CHARS
     longest = 8 * size if chosen.is_splittable else size
     for item in items:
         if item.is_rows:
-            held: list[str] = []
+            held: list[Row] = []
             length = 0
             for text in item.texts():
                 held.append(text)
-                length += len(text)
+                length += _length(text)
                 if length >= _BATCH_CHARS:
                     yield item.name, held, True, False, True
                     held, length = [], 0
             yield item.name, held, True, True, True
             continue
-        for text, is_safe in splitting.parts(item.texts(), size, longest):
+        for text, is_safe in splitting.parts(map(str, item.texts()), size, longest):
             yield item.name, [text], is_safe and (chosen.is_splittable or len(text) < size), False, False
         yield item.name, [], True, True, False
 
 
 def _counted(
-    work: Iterator[tuple[str, list[str], bool, bool, bool]], named: tuple[str, str], num_processes: int
+    work: Iterator[tuple[str, list[Row], bool, bool, bool]], named: tuple[str, str], num_processes: int
 ) -> Iterator[tuple[str, list[Count], bool, bool, bool]]:
-    head: list[tuple[str, list[str], bool, bool, bool]] = []
+    head: list[tuple[str, list[Row], bool, bool, bool]] = []
     length = 0
     if num_processes > 1:
         for one in work:
             head.append(one)
-            length += sum(map(len, one[1]))
+            length += sum(map(_length, one[1]))
             if length > 4 * splitting.PART_CHARS:
                 yield from _shared(head, work, named, num_processes)
                 return
@@ -152,11 +120,20 @@ def _taken(one: Any, future: concurrent.futures.Future[list[Count]]) -> tuple[st
     return one[0], future.result(), one[2], one[3], one[4]
 
 
-def _count_all(texts: list[str], named: tuple[str, str]) -> list[Count]:
+def _count_all(texts: Sequence[Row], named: tuple[str, str]) -> list[Count]:
     if not texts:
         return []
     chosen = tokenizers.for_model(named[0], tokenizer=named[1])
-    return [_count(text, chosen) for text in texts]
+    return [
+        _count(text, chosen)
+        if isinstance(text, str)
+        else chats.count(text["messages"], named[0], tools=text.get("tools") or (), tokenizer=named[1])
+        for text in texts
+    ]
+
+
+def _length(row: Row) -> int:
+    return len(row) if isinstance(row, str) else sum(len(str(message)) for message in row["messages"])
 
 
 def _count(text: str, chosen: Tokenizer) -> Count:

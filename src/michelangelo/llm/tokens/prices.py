@@ -78,7 +78,7 @@ class OwnPrice:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """In USD. The four parts add up to the total (what is neither input nor output, such as searches, is not priced)."""
+    """In USD; total = input + output. What is neither, such as searches, is not priced."""
 
     total: Decimal
     input: Decimal

@@ -12,14 +12,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeAlias
 
 import pathspec
 
 from michelangelo import errors
+from michelangelo.llm.tokens import chats
 
-__all__ = ["Item", "Problems", "items", "text_of_row"]
+__all__ = ["Item", "Problems", "Row", "items", "text_of_row"]
 
+Row: TypeAlias = str | Mapping[str, Any]
+"""A text, or a conversation: messages, and tools."""
 _BLOCK_CHARS: Final = 1 << 18
 _HEAD_BYTES: Final = 8192
 _SHOWN: Final = 10
@@ -57,7 +60,7 @@ class Item:
     """A file, or standard input. texts: its blocks, which are rows if `is_rows`."""
 
     name: str
-    texts: Callable[[], Iterator[str]]
+    texts: Callable[[], Iterator[Row]]
     is_rows: bool = False
 
 
@@ -67,7 +70,7 @@ def items(
     *,
     column: str = "",
     stdin: TextIO | None = None,
-    render: Callable[[Mapping[str, Any]], str] | None = None,
+    render: Callable[[Mapping[str, Any]], Row] | None = None,
 ) -> Iterator[Item]:
     """One item for each file. `-`: standard input. column: of rows, else the first of the usual ones.
 
@@ -93,8 +96,15 @@ def items(
             yield made
 
 
-def text_of_row(row: Mapping[str, Any], column: str = "") -> str:
-    """The text of a row. Raises ValueError that says what is missing."""
+def text_of_row(row: Mapping[str, Any], column: str = "") -> Row:
+    """The text of a row, or its conversation. Raises ValueError that says what is missing."""
+    body = row.get("body")
+    if not column and isinstance(body, Mapping) and "messages" in body:
+        row = body  # A line of OpenAI's batch format.
+    if not column and "messages" in row:
+        if wrong := chats.faults(row["messages"], row.get("tools") or []):
+            raise ValueError("; ".join(wrong[:3]))
+        return row
     if column:
         if not isinstance(row.get(column), str):
             raise ValueError(f"no text in the column {column!r}")
@@ -105,7 +115,7 @@ def text_of_row(row: Mapping[str, Any], column: str = "") -> str:
     return str(row[name])
 
 
-def _item(path: Path, of_row: Callable[[Mapping[str, Any]], str], problems: Problems) -> Item | None:
+def _item(path: Path, of_row: Callable[[Mapping[str, Any]], Row], problems: Problems) -> Item | None:
     if path.suffix.lower() == ".parquet":
         return Item(str(path), lambda: _parquet_rows(path, of_row, problems), is_rows=True)
     fault = _fault(path)
@@ -151,7 +161,7 @@ def _blocks(file: TextIO) -> Iterator[str]:
         yield block
 
 
-def _json_rows(path: Path, of_row: Callable[[Mapping[str, Any]], str], problems: Problems) -> Iterator[str]:
+def _json_rows(path: Path, of_row: Callable[[Mapping[str, Any]], Row], problems: Problems) -> Iterator[Row]:
     with path.open("rb") as file:
         number = 0
         while line := file.readline(_MAX_LINE):
@@ -167,7 +177,7 @@ def _json_rows(path: Path, of_row: Callable[[Mapping[str, Any]], str], problems:
                 problems.row(f"{path}:{number}: {e}")
 
 
-def _parquet_rows(path: Path, of_row: Callable[[Mapping[str, Any]], str], problems: Problems) -> Iterator[str]:
+def _parquet_rows(path: Path, of_row: Callable[[Mapping[str, Any]], Row], problems: Problems) -> Iterator[Row]:
     arrow = importlib.import_module("pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
     try:
@@ -185,7 +195,7 @@ def _parquet_rows(path: Path, of_row: Callable[[Mapping[str, Any]], str], proble
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files in order, without what the .gitignore files from here down, and those of the repository above, leave out."""
+    """Files in order, without what .gitignore files leave out: those in it, and those of its repository above it."""
     root = next((up for up in (folder.resolve(), *folder.resolve().parents) if (up / ".git").exists()), None)
     rules: list[tuple[Path, pathspec.PathSpec[Any]]] = []
     if root is not None:

@@ -150,7 +150,7 @@ def known_models() -> tuple[str, ...]:
 def load(name: str) -> Tokenizer:
     """A bundled tokenizer, or a tokenizer.json in a folder or in the local hub cache. Raises PricingError."""
     if name in BUNDLED:
-        family = next((f for f in MODELS if f.tokenizer == name))
+        family = next(f for f in MODELS if f.tokenizer == name)
         return Tokenizer(name, True, family.source, family.vendor, True, _counter(name))
     path = Path(name).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
