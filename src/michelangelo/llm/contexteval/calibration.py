@@ -20,7 +20,18 @@ from michelangelo.llm.contexteval.gate import FittedGate, Promise, Weight
 from michelangelo.llm.contexteval.questions import Question
 from michelangelo.llm.contexteval.retrieval import Retrieval
 
-__all__ = ["Example", "Goal", "Rows", "Score", "calibrate", "examples", "fit_score", "fit_threshold", "is_right"]
+__all__ = [
+    "Example",
+    "Goal",
+    "Rows",
+    "Score",
+    "calibrate",
+    "check",
+    "examples",
+    "fit_score",
+    "fit_threshold",
+    "is_right",
+]
 
 _PENALTY: Final = 0.01
 _LEAST: Final = 10
@@ -127,9 +138,9 @@ def is_right(question: Question, retrieval: Retrieval) -> bool:
 def calibrate(asked: Sequence[Example], goal: Goal, *, embedder: str, corpus_digest: str) -> FittedGate:
     """Split, fit, promise. Raises CalibrationError where the questions cannot support the promise. details: the cosine
     cut-off with the same promise, from the same splits, to compare with."""
-    risk.check_level(goal.risk, goal.confidence)
     if not 0.0 < goal.share_for_weights < 1.0:
         raise errors.CalibrationError(f"share_for_weights {goal.share_for_weights:g} must lie between 0 and 1")
+    check([one.question for one in asked], goal)
     chosen, _ = questions.split([one.question for one in asked], goal.share_for_weights, salt=goal.salt)
     ids = {question.id for question in chosen}
     for_weights = np.array([one.question.id in ids for one in asked], dtype=bool)
@@ -167,6 +178,24 @@ def calibrate(asked: Sequence[Example], goal: Goal, *, embedder: str, corpus_dig
             "cosine_coverage": baseline,
         },
     )
+
+
+def check(asked: Sequence[Question], goal: Goal) -> None:
+    """Before any question is asked: raises CalibrationError where their number alone cannot support the promise."""
+    risk.check_level(goal.risk, goal.confidence)
+    _, second = questions.split(asked, goal.share_for_weights, salt=goal.salt)
+    if goal.rate == "unanswerable":
+        has = sum(not question.is_answerable for question in second)
+        least = risk.needed(goal.risk, goal.confidence, guarantee=goal.guarantee, next_questions=goal.next_questions)
+        what = "unanswerable questions"
+    else:
+        has, least, what = len(second), risk.needed(goal.risk, goal.confidence), "questions, all of them answered,"
+    if has < least:
+        more = round((least - has) / (1 - goal.share_for_weights)) + 1
+        raise errors.CalibrationError(
+            f"the split that fits the threshold has {has} {what} and {goal.risk:.1%} at {goal.confidence:.0%} "
+            f"confidence takes at least {least}: label about {more} more, or promise less"
+        )
 
 
 def fit_score(rows: Rows, names: Sequence[str] = features.NAMES) -> Score:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from michelangelo import errors
-from michelangelo.llm.contexteval import features, risk
+from michelangelo.llm.contexteval import features, questions, risk
 from michelangelo.llm.contexteval.deciding import Decision
+from michelangelo.llm.contexteval.questions import Question
 from michelangelo.llm.contexteval.retrieval import Retrieval
 
 __all__ = ["FILE_NAME", "FORMAT", "FittedGate", "Promise", "Weight", "load", "save"]
@@ -107,6 +108,11 @@ class FittedGate:
             confidence=self.promise.confidence if is_promised else None,
             reason="" if retrieval.passages else "nothing was found",
         )
+
+    def has_seen(self, question: Question) -> bool:
+        """Whether weights or threshold were fitted with it."""
+        digest = questions.digest(question)
+        return digest in self.fitted_on or digest in self.calibrated_on
 
     def warnings(self, corpus_digest: str) -> list[str]:
         """What to tell who uses it with this corpus; empty: the promise holds."""

@@ -173,12 +173,11 @@ def unanswerable_threshold(
     if allowed < 0:
         raise errors.CalibrationError(
             f"{n} unanswerable questions cannot support {_promise(risk, confidence, guarantee)}: at least "
-            f"{needed(risk, confidence, guarantee=guarantee, next_questions=next_questions)} are needed. Label more, or "
-            "promise less"
+            f"{needed(risk, confidence, guarantee=guarantee, next_questions=next_questions)} are needed. Label "
+            "more, or promise less"
         )
-    value = (
-        float(ordered[allowed]) + _ABOVE * max(1.0, abs(float(ordered[allowed]))) if allowed < n else float(ordered[-1])
-    )
+    refused = float(ordered[min(allowed, n - 1)])
+    value = refused + _ABOVE * max(1.0, abs(refused)) if allowed < n else refused
     wrong = int((ordered >= value).sum())
     bound = upper_bound(wrong, n, confidence) if guarantee == "confidence" else (wrong + 1) / (n + 1)
     return Threshold(value, n, wrong, float(bound))

@@ -5,7 +5,7 @@
     refusals          precision: of the refusals, those that were right to refuse. recall: of what should be refused,
                       what was
 
-Numbers of questions that the gate has seen are no evidence: leave those out first (`unseen`). Nothing is asked here.
+Numbers of questions that the gate has seen are no evidence: leave those out first. Nothing is asked here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from michelangelo.llm.contexteval import features, questions, risk
+from michelangelo.llm.contexteval import features, risk
 from michelangelo.llm.contexteval.calibration import Example, Rows
 from michelangelo.llm.contexteval.evaluation import bootstrap, curves
 from michelangelo.llm.contexteval.gate import FittedGate
 
-__all__ = ["NAMES", "Measures", "Table", "measure", "table", "unseen"]
+__all__ = ["NAMES", "Measures", "Table", "measure", "table"]
 
 NAMES: Final[Mapping[str, str]] = {
     "false_answer_rate": "unanswerable questions that were answered",
@@ -67,12 +67,6 @@ class Measures:
     bounds: tuple[float, float]
     curve: curves.Curve
     bins: Sequence[curves.Bin]
-
-
-def unseen(rows: Sequence[Example], gate: FittedGate) -> list[Example]:
-    """Those that neither the weights nor the threshold of the gate have seen."""
-    seen = {*gate.fitted_on, *gate.calibrated_on}
-    return [row for row in rows if questions.digest(row.question) not in seen]
 
 
 def table(asked: Sequence[Example], gate: FittedGate | None, *, cutoff: float = math.inf) -> Table:
