@@ -15,6 +15,8 @@ __all__ = ["CONTEXTEVAL_VERBS", "ContextevalGroup", "contexteval"]
 CONTEXTEVAL_VERBS: Final[Mapping[str, Verb]] = {
     "ingest": Verb("contexteval_ingest:ingest", "Read documents into a corpus: only what changed is read again"),
     "ask": Verb("contexteval_ask:ask", "Answer a question from a corpus, with citations, or say that it is not there"),
+    "calibrate": Verb("contexteval_calibrate:calibrate", "Fit the gate to a promised risk, with labelled questions"),
+    "eval": Verb("contexteval_eval:evaluate", "Measure the gate on questions that it has not seen, with a report"),
     "show": Verb("contexteval_show:show", "List the documents of a corpus, or print a span that was cited"),
 }
 
