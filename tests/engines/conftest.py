@@ -80,12 +80,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, _environment: None) -
         show_progress=False,
     )
     tokenizer.train_from_iterator([text for _, text in sorted(topics.topics.items())], trainer)
-    fast = transformers.PreTrainedTokenizerFast(
+    fast = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call,unused-ignore]
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=CHAT_TEMPLATE
     )
     fast.save_pretrained(folder)
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY_LLAMA)).to(torch.float32)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY_LLAMA))
     model.save_pretrained(folder)
     return folder
 
@@ -101,7 +101,7 @@ def server_url(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_folder)),
         *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"),
         *("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager"),
-        *("--structured-outputs-config", '{"disable_any_whitespace": true, "backend": "xgrammar"}'),
+        *("--structured-outputs-config", '{"disable_any_whitespace": true, "backend": "guidance"}'),
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -43,7 +43,7 @@ def engine(model_folder: Path) -> Iterator[Engine]:
 def reference(model_folder: Path) -> tuple[Any, Any]:
     """Model and tokenizer of Transformers."""
     torch.set_num_threads(1)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     return model, transformers.AutoTokenizer.from_pretrained(model_folder)
 
 
@@ -93,7 +93,7 @@ def test_logprobs_and_choices_are_those_of_the_model(engine: Engine, reference: 
 
 
 def test_a_shared_prefix_is_computed_once(engine: Engine) -> None:
-    prompt = "A class definition is an executable statement. " * 6
+    prompt = "A class definition is an executable statement. " * 25
     requests = [Request(str(n), prompt=prompt + str(n), sampling=Sampling(max_tokens=2)) for n in range(2)]
     found = [completion for request in requests for completion in engines.run(engine, [request])]
     assert found[1].cached_tokens > 0

@@ -7,6 +7,7 @@ its path, its body and how many came before; what it gives is sent instead of an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import queue
 import re
@@ -148,8 +149,7 @@ def _answer(path: str, body: dict[str, Any], number: str, ask: Callable[[Request
             return _chat(body, number, ask)
         case "/v1/embeddings":
             given = body["input"]
-            name = "prompt" if isinstance(given, str) else "token_ids"
-            found = ask(Request(number, task="embed", **{name: given if isinstance(given, str) else tuple(given)}))
+            found = ask(dataclasses.replace(_given(number, given), task="embed"))
             if found.error:
                 return _refusal(found.error)
             data = [{"object": "embedding", "index": 0, "embedding": list(found.embedding or ())}]
@@ -163,9 +163,7 @@ def _complete(body: dict[str, Any], number: str, ask: Callable[[Request], Comple
         choices = [_echo(prompt, index, f"{number}-{index}", ask) for index, prompt in enumerate(body["prompt"])]
         return 200, {"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": len(choices)}}
     given = body["prompt"]
-    name = "prompt" if isinstance(given, str) else "token_ids"
-    value = given if isinstance(given, str) else tuple(given)
-    found = ask(Request(number, sampling=_sampling(body, body.get("logprobs")), **{name: value}))
+    found = ask(dataclasses.replace(_given(number, given), sampling=_sampling(body, body.get("logprobs"))))
     if found.error:
         return _refusal(found.error)
     choice: dict[str, Any] = {"index": 0, "text": found.text, "finish_reason": found.finish_reason}
@@ -176,6 +174,11 @@ def _complete(body: dict[str, Any], number: str, ask: Callable[[Request], Comple
             "top_logprobs": [{item.token: item.logprob, **dict(item.top)} for item in found.logprobs],
         }
     return 200, {"model": "test", "choices": [choice], "usage": _usage(found)}
+
+
+def _given(number: str, given: Any) -> Request:
+    """Text, or the numbers of tokens."""
+    return Request(number, prompt=given) if isinstance(given, str) else Request(number, token_ids=tuple(given))
 
 
 def _chat(body: dict[str, Any], number: str, ask: Callable[[Request], Completion]) -> tuple[int, Any]:
@@ -266,7 +269,7 @@ def _events(document: dict[str, Any]) -> bytes:
             rest = {"index": number, "function": {"arguments": function["arguments"][half:]}}
             pieces += [{"index": 0, "delta": {"tool_calls": [part]}} for part in (opening, rest)]
     end: dict[str, Any] = {"index": 0, "finish_reason": choice["finish_reason"], "logprobs": choice.get("logprobs")}
-    end |= {"delta": {}} if is_chat else {"text": ""}
+    end["delta" if is_chat else "text"] = {} if is_chat else ""
     documents = [{"model": "test", "choices": [piece]} for piece in [*pieces, end]]
     documents.append({"choices": [], "usage": document["usage"]})
     frames = [f"data: {json.dumps(piece)}\r\n\r\n" for piece in documents]

@@ -58,7 +58,7 @@ class Place:
 @pytest.fixture
 def place() -> Iterator[Callable[..., Place]]:
     """A server that misbehaves as told, over the stub, and a way to open engines on it."""
-    with_exit: list[Callable[[], None]] = []
+    with_exit: list[Callable[[], object]] = []
 
     def make(misbehave: Callable[[str, Mapping[str, Any], int], Misfortune | None] | None = None) -> Place:
         ticker = Ticker()
@@ -293,7 +293,11 @@ def test_a_key_that_is_not_there_is_said_before_anything_is_sent(tmp_path: Any) 
 
 def test_no_window_of_a_minute_sees_more_requests_than_allowed(place: Callable[..., Place]) -> None:
     times: list[float] = []
-    here = place(lambda path, body, number: times.append(here.ticker.now))  # type: ignore[func-returns-value]
+
+    def note(path: str, body: Mapping[str, Any], number: int) -> None:
+        times.append(here.ticker.now)
+
+    here = place(note)
     found = here.run(
         [_one(str(n)) if n < 0 else Request(str(n), prompt=str(n)) for n in range(30)],
         requests_per_minute=10.0,

@@ -16,6 +16,7 @@ import pydantic
 
 from michelangelo import errors
 from michelangelo.llm.scorer.engine import Engine
+from michelangelo.llm.scorer.engines import stub, vllm_engine
 from michelangelo.llm.scorer.engines.http_engine.budget import Prices
 from michelangelo.llm.scorer.engines.http_engine.config import HttpEngineConfig
 from michelangelo.llm.scorer.engines.stub import StubConfig
@@ -64,16 +65,18 @@ def problems(document: Mapping[str, Any]) -> list[str]:
 def open_engine(config: EngineConfig, resources: Resources | None = None) -> Engine:
     """Raises EngineError, or ModelError for a folder that holds no model; SettingsError for a budget without prices."""
     given = resources or Resources()
+    engine: Engine
     match config:
         case StubConfig():
-            return _loaded("stub").StubEngine(config)
+            engine = stub.StubEngine(config)
         case HttpEngineConfig():
             module = _loaded("http_engine.engine")
-            return module.HttpEngine(config, environment=given.environment, prices=given.prices)
+            engine = module.HttpEngine(config, environment=given.environment, prices=given.prices)
         case VllmConfig():
-            return _loaded("vllm_engine").open_engine(config)
+            engine = vllm_engine.open_engine(config)
         case TorchEngineConfig():
-            return _loaded("torch_engine.engine").open_engine(config)
+            engine = _loaded("torch_engine.engine").open_engine(config)
+    return engine
 
 
 def model_of(config: EngineConfig) -> str:

@@ -89,6 +89,7 @@ class _RowError(Exception):
 def open_engine(config: VllmConfig, *, clock: Callable[[], float] = time.monotonic) -> VllmEngine:
     """Loads the model. Raises EngineError if vLLM is not there, or does not start with this model."""
     try:
+        from vllm.config import StructuredOutputsConfig  # type: ignore[import-not-found,unused-ignore]
         from vllm.engine.arg_utils import EngineArgs  # type: ignore[import-not-found,unused-ignore]
         from vllm.usage.usage_lib import UsageContext  # type: ignore[import-not-found,unused-ignore]
         from vllm.v1.engine.llm_engine import LLMEngine  # type: ignore[import-not-found,unused-ignore]
@@ -100,6 +101,7 @@ def open_engine(config: VllmConfig, *, clock: Callable[[], float] = time.monoton
     if unknown := sorted(values.keys() - known):
         raise errors.EngineError(f"arguments: vLLM has no {', '.join(unknown)}")
     try:
+        values["structured_outputs_config"] = StructuredOutputsConfig(**values["structured_outputs_config"])
         made = EngineArgs(**values).create_engine_config(UsageContext.LLM_CLASS)
         core = LLMEngine(
             vllm_config=made,
@@ -107,7 +109,7 @@ def open_engine(config: VllmConfig, *, clock: Callable[[], float] = time.monoton
             log_stats=True,
             multiprocess_mode=config.separate_process,
         )
-    except (OSError, ValueError, TypeError, RuntimeError, *_vllm_errors()) as e:
+    except (OSError, ValueError, TypeError, RuntimeError, _vllm_error()) as e:
         raise errors.EngineError(f"vLLM cannot open {config.model}: {_line(e)}") from e
     return VllmEngine(config, core, clock)
 
@@ -163,7 +165,7 @@ class VllmEngine:
         while not self._ended and self._rows:
             try:
                 outputs = self._core.step()
-            except (RuntimeError, *_vllm_errors()) as e:
+            except (RuntimeError, _vllm_error()) as e:
                 self._lost = f"vLLM ended with {len(self._rows)} requests in flight: {_line(e)}"
                 raise errors.EngineError(self._lost) from e
             for output in outputs:
@@ -201,14 +203,14 @@ class VllmEngine:
         if request.task == "choices":
             parts = [prompt + self._choice(request, prompt, choice) for choice in request.choices]
         try:
-            params = _params(request, num_prompt=len(prompt))
+            params = _params(request)
             for number, tokens in enumerate(parts):
                 name = str(self._num_parts)
                 self._num_parts += 1
                 self._core.add_request(name, {"prompt_token_ids": tokens}, params)
                 row.parts.append(name)
                 self._rows_of[name] = (row, number)
-        except (ValueError, TypeError, *_vllm_errors()) as e:
+        except (ValueError, TypeError, _vllm_error()) as e:
             self._forget(row)
             raise _RowError(_line(e)) from e
         return row
@@ -227,7 +229,7 @@ class VllmEngine:
                 tokenize=False,
                 add_generation_prompt=True,
             )
-        except (ValueError, TypeError, KeyError, AttributeError, *_template_errors()) as e:
+        except (ValueError, TypeError, KeyError, AttributeError, _template_error()) as e:
             raise _RowError(f"the chat template does not take these messages: {_line(e)}") from e
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -277,6 +279,8 @@ def _arguments(config: VllmConfig) -> dict[str, Any]:
         "seed": config.seed,
         "trust_remote_code": config.trusts_remote_code,
         "max_logprobs": _MAX_LOGPROBS,
+        # Without whitespace: a model that likes it could go on with it for ever, and stay valid.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
     }
     if config.tokenizer:
         values["tokenizer"] = config.tokenizer
@@ -287,7 +291,7 @@ def _arguments(config: VllmConfig) -> dict[str, Any]:
     return values | config.arguments
 
 
-def _params(request: Request, *, num_prompt: int) -> Any:
+def _params(request: Request) -> Any:
     from vllm.pooling_params import PoolingParams  # type: ignore[import-not-found,unused-ignore]
     from vllm.sampling_params import (  # type: ignore[import-not-found,unused-ignore]
         RequestOutputKind,
@@ -302,19 +306,15 @@ def _params(request: Request, *, num_prompt: int) -> Any:
         case "reward":
             return PoolingParams(task="classify", use_activation=False)
         case "choices":
-            # The row before the first token of the choice predicts it.
             return SamplingParams(
                 max_tokens=1,
                 temperature=0.0,
                 prompt_logprobs=0,
-                prompt_logprob_start=max(0, num_prompt - 1),
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
     structured = None
     if sampling.json_schema is not None:
-        # Without whitespace: a model that likes it could go on with it for ever, and stay valid.
-        schema = json.dumps(sampling.json_schema)
-        structured = StructuredOutputsParams(json=schema, disable_any_whitespace=True)
+        structured = StructuredOutputsParams(json=json.dumps(sampling.json_schema))
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -403,16 +403,17 @@ def _pooled(request: Request, done: Completion, output: Any) -> Completion:
     return dataclasses.replace(done, embedding=tuple(value / length for value in values))
 
 
-def _vllm_errors() -> tuple[type[Exception], ...]:
+def _vllm_error() -> type[Exception]:
     from vllm.exceptions import VLLMError  # type: ignore[import-not-found,unused-ignore]
 
-    return (VLLMError,)
+    found: type[Exception] = VLLMError
+    return found
 
 
-def _template_errors() -> tuple[type[Exception], ...]:
+def _template_error() -> type[Exception]:
     import jinja2
 
-    return (jinja2.TemplateError,)
+    return jinja2.TemplateError
 
 
 def _line(error: BaseException) -> str:
