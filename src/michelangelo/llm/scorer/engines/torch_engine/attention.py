@@ -21,7 +21,7 @@ from michelangelo.llm.scorer.engines.torch_engine.paged_cache import PagedCache
 
 __all__ = ["Pages", "PagedAttention", "Part", "Step"]
 
-_DENSE: Final = 0.8
+_DENSE: Final = 0.6
 """Blocks are read in place, without a copy, if so much of the range they span is wanted."""
 _LEAST: Final = -1e30
 """For the largest score of nothing: finite, so that no difference of two is NaN."""

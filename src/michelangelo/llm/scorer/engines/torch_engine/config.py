@@ -40,7 +40,7 @@ class TorchEngineConfig:
     device: str = "auto"
     max_batch_tokens: int = 1024
     """Of one step, prompts and decoding together: longer prompts are read in several steps."""
-    max_sequences: int = 64
+    max_sequences: int = 128
     """Worked on at once."""
     block_tokens: int = 0
     """Tokens of a block of the cache; 0: what is quick on the device."""

@@ -1,8 +1,8 @@
 """Decoding on a GPU without Python: one recorded graph per number of sequences, replayed with the step's numbers in it.
 
 A step of a small batch is a thousand kernels of microseconds each; starting them one by one takes longer than they do.
-A graph is recorded for 1, 2, 4, 8, 16, 24, 32 … sequences when it is first wanted; a step takes the next larger one and fills
-up with rows that write into block 0. It needs attention that reads pages, as shapes must not change.
+A graph is recorded for 1, 2, 4, 8, 16, 24, 32 … sequences when it is first wanted; a step takes the next larger one and
+fills up with rows that write into block 0. It needs attention that reads pages, as shapes must not change.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DecodeGraphs:
         self._device: Final = cache.keys[0].device
 
     def run(self, tokens: Sequence[int], chunks: Sequence[Chunk]) -> torch.Tensor | None:
-        """Logits [sequence, vocabulary], valid until the next call; None: there are more sequences than any graph has."""
+        """Logits [sequence, vocabulary], valid until the next call; None: there are more sequences than a graph has."""
         size = next((size for size in self._sizes if size >= len(chunks)), 0)
         if not size:
             return None

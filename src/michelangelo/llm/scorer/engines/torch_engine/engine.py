@@ -1,6 +1,6 @@
 """The engine itself: requests are prepared, scheduled, run in steps of many sequences, and handed back as they end.
 
-It ties the parts together and decides nothing that one of them decides. One caller, one thread; steps are run in `poll`.
+It ties the parts together and decides nothing that one of them decides. One caller, one thread; `poll` runs the steps.
 """
 
 from __future__ import annotations
@@ -132,6 +132,10 @@ class TorchEngine:
         flight = self._flights.get(request_id)
         if flight is not None:
             self._finish(flight, "cancelled")
+
+    def forget_prefixes(self) -> None:
+        """Prompts that come again are computed again; for measurements."""
+        self._tree.forget()
 
     def close(self) -> None:
         self._flights.clear()

@@ -1,4 +1,4 @@
-"""Requests in flight: which sequences each needs, what it takes from a step's outputs, and its completion in the end."""
+"""Requests in flight: the sequences each needs, what it takes from a step's outputs, and its completion in the end."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ _FLASH_MOST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, if it was asked for."""
+    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, if asked for."""
 
     logits: torch.Tensor | None
     hidden: torch.Tensor | None
 
 
 class Forward:
-    """A loaded model with its cache. Raises EngineError or ModelError if it cannot be served within the memory given."""
+    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, or None."""
 
     def __init__(self, loaded: loading.Loaded, config: TorchEngineConfig) -> None:
         self.loaded: Final = loaded
@@ -88,9 +88,10 @@ class Forward:
         """
         tokens = [token for chunk in chunks for token in chunk.sequence.tokens[chunk.start : chunk.stop]]
         try:
-            if self._graphs is not None and not wants_hidden and len(rows) == len(tokens) == len(chunks):
-                if (logits := self._graphs.run(tokens, chunks)) is not None:
-                    return Outputs(logits, None)
+            is_decoding = not wants_hidden and len(rows) == len(tokens) == len(chunks)
+            logits = self._graphs.run(tokens, chunks) if self._graphs is not None and is_decoding else None
+            if logits is not None:
+                return Outputs(logits, None)
             return self._run(tokens, chunks, rows, wants_hidden=wants_hidden)
         except RuntimeError as e:
             raise errors.EngineError(

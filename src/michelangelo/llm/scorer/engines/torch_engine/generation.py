@@ -84,7 +84,9 @@ class Generation:
     def take(self, token: int) -> bool:
         """Whether the output ends with this token."""
         self.tokens.append(token)
-        if token in self._ends or (self.constraint is not None and self._constrained(token)) or (self._growing is not None and self._finds_stop(token)):
+        is_complete = self.constraint is not None and self._constrained(token)
+        has_stop = self._growing is not None and self._finds_stop(token)
+        if token in self._ends or is_complete or has_stop:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self._most:
             self.finish_reason = "length"

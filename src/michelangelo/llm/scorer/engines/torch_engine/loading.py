@@ -39,7 +39,7 @@ _LENGTH_DEPENDENT: Final = {"dynamic", "longrope"}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """attention: the name under which the model looks for its attention. context: tokens it takes; 0: no limit known."""
+    """attention: the name under which the model looks for its attention. context: tokens it takes; 0: not known."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None

@@ -1,4 +1,4 @@
-"""Which block of the cache belongs to whom: free ones, those in use, and full ones kept because a prompt may come again.
+"""Which block of the cache belongs to whom: free ones, those in use, full ones kept as a prompt may come again.
 
 A full block is known by the tokens in it and by all before it (the serial number of the block before: exact, as no
 digest is). Sequences with the same beginning hold the same blocks. A block nobody holds stays findable until its room
@@ -94,7 +94,7 @@ class BlockTree:
         return made
 
     def release(self, blocks: Iterable[int]) -> None:
-        """Gives back what `take` and `match` gave, in the order of the sequence. Raises ValueError if it is not held."""
+        """Gives back what `take` and `match` gave, in the sequence's order. Raises ValueError if it is not held."""
         for block in reversed(list(blocks)):
             left = self._holders.get(block, 0) - 1
             if left < 0:
