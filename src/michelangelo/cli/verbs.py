@@ -39,6 +39,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "template": Verb("template:template", "Print a file to start from for a kind"),
     "llm": Verb("llm:llm", "Plan, tune and measure language models"),
     "contexteval": Verb("contexteval:contexteval", "Answer questions from a corpus only, with citations"),
+    "tokens": Verb("tokens:tokens", "Count tokens and say what they cost, before anything is sent"),
     "tracebench": Verb("tracebench:tracebench", "Find what changed between two versions of a model or prompt"),
     "environment": Verb("environment:environment", "Show and remove the environments of tasks with requirements"),
     "config": Verb("config:config", "Show and change the contexts"),

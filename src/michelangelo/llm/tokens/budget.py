@@ -15,7 +15,7 @@ from typing import Final
 
 from michelangelo import errors
 
-__all__ = ["EXIT_CODE", "Money", "Rate", "parse", "parse_rates", "rate_of"]
+__all__ = ["DOLLAR", "EXIT_CODE", "Money", "Rate", "parse", "parse_rates", "rate_of"]
 
 EXIT_CODE: Final = 3
 """Of a program whose estimate is over the budget."""
@@ -37,6 +37,9 @@ class Rate:
     currency: str
     per_usd: float
     provenance: str
+
+
+DOLLAR: Final = Rate("USD", 1.0, "the currency of the prices")
 
 
 def parse(text: str) -> Money:
@@ -73,7 +76,7 @@ def rate_of(currency: str, given: Mapping[str, float] | None = None) -> Rate:
     """Raises PricingError for a currency without a rate."""
     name = currency.upper()
     if name == "USD":
-        return Rate(name, 1.0, "the currency of the prices")
+        return DOLLAR
     if given and name in given:
         return Rate(name, given[name], "given by the caller")
     document = json.loads(_FILE.read_text())

@@ -20,6 +20,7 @@ from michelangelo.llm.tokens.tokenizers import Tokenizer
 __all__ = ["count", "faults"]
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_IMAGES: Final = ("image", "image_url", "input_image")
 _PER_MESSAGE: Final = 3
 _PER_NAME: Final = 1
 _REPLY: Final = 3
@@ -157,11 +158,9 @@ def _pictures(message: Mapping[str, Any], model: str) -> int:
         return 0
     total = 0
     for part in content:
-        if part.get("type") in ("image", "image_url", "input_image"):
-            place = part.get("size") or part.get("path") or ""
-            if not place:
-                raise errors.PricingError('an image in a message has no size: add "size": "1024x768" or a "path" to it')
-            total += images.count(model, *images.size_of(str(place)), detail=part.get("detail", "high"))
+        if part.get("type") in _IMAGES:
+            place = str(part.get("size") or part.get("path"))
+            total += images.count(model, *images.size_of(place), detail=part.get("detail", "high"))
     return total
 
 
@@ -213,3 +212,17 @@ def faults(messages: Any, tools: Any = ()) -> list[str]:
         if not isinstance(properties, Mapping) or not all(isinstance(p, Mapping) for p in properties.values()):
             made.append(f"tools[{index}].parameters: no JSON schema of an object")
     return made
+
+
+def _fault(part: Any) -> str:
+    if not isinstance(part, Mapping):
+        return "no object"
+    if part.get("type") in _IMAGES:
+        place = part.get("size") or part.get("path")
+        if not isinstance(place, str):
+            return 'an image without its size: add "size": "1024x768" or a "path"'
+        try:
+            images.size_of(place)
+        except errors.PricingError as e:
+            return e.message
+    return ""

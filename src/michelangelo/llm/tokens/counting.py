@@ -24,7 +24,7 @@ _UNSPLIT_CHARS = 32 * splitting.PART_CHARS
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """An item of a source with its tokens. rows: how many records it was; row_tokens: tokens of each, for a data set."""
+    """An item with its tokens. rows: how many records it was; row_tokens: tokens of each, for a data set."""
 
     name: str
     count: Count
