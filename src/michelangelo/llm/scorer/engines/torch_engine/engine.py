@@ -94,6 +94,17 @@ class TorchEngine:
         """Tokens of a prompt and its output."""
         return self._forward.context
 
+    @property
+    def room(self) -> int:
+        """Tokens that the cache holds, of all sequences at once."""
+        return self._forward.num_blocks * self._forward.block_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        """All requests in flight are worked on, and every prompt has been read."""
+        running = self.scheduler.running
+        return not self.scheduler.waiting and all(len(each.tokens) - each.num_computed == 1 for each in running)
+
     def submit(self, request: Request) -> None:
         """Raises ValueError if a request of this id is in flight, EngineError after a step failed or it was closed."""
         self._check_alive()

@@ -31,14 +31,14 @@ _FLASH_MOST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, if asked for."""
+    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, if it was asked for."""
 
     logits: torch.Tensor | None
     hidden: torch.Tensor | None
 
 
 class Forward:
-    """logits: [row, vocabulary] of the rows asked for. hidden: [token, size] of the whole step, or None."""
+    """A loaded model and its cache. Raises EngineError or ModelError if it cannot be served within the memory given."""
 
     def __init__(self, loaded: loading.Loaded, config: TorchEngineConfig) -> None:
         self.loaded: Final = loaded

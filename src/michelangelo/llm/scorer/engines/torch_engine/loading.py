@@ -29,7 +29,7 @@ from michelangelo.llm.scorer.engine import Task
 from michelangelo.llm.scorer.engines.torch_engine.config import TorchEngineConfig
 from michelangelo.llm.scorer.engines.torch_engine.paged_cache import LayerShape, Passing
 
-__all__ = ["Loaded", "attend_with", "layer_shapes", "load", "own_hidden_states", "release"]
+__all__ = ["Loaded", "attend_with", "layer_shapes", "load", "of_model", "own_hidden_states", "release"]
 
 _numbers = itertools.count()
 _KNOWN_LAYERS: Final = {"full_attention", "sliding_attention"}
@@ -77,9 +77,15 @@ def load(config: TorchEngineConfig) -> Loaded:
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as e:
         raise errors.ModelError(f"model {config.model}: cannot be loaded: {_first_line(e)}") from e
-    model = cast(PreTrainedModel, model.to(device).eval())
-    text = described.get_text_config()
-    tokenizer = _tokenizer(config)
+    return of_model(cast(PreTrainedModel, model), _tokenizer(config), device, is_reward=is_reward)
+
+
+def of_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, device: torch.device, *, is_reward: bool = False
+) -> Loaded:
+    """A model that is in memory already; it is moved to the device, and its attention becomes ours."""
+    model = cast(PreTrainedModel, model.to(device).eval())  # type: ignore[arg-type]  # transformers' own annotation
+    text = model.config.get_text_config()
     generates: frozenset[Task] = frozenset({"generate", "choices", "embed"})
     return Loaded(
         model=model,
