@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from typing import Any
 
@@ -24,9 +25,11 @@ def add_up(config: FinetuneConfig, number: int, **_: Any) -> tuple[int, float]:
     return dist.get_rank(), float(total)
 
 
-def fail(config: FinetuneConfig, how: str, **_: Any) -> None:
-    """The second process fails; the first one waits for it for ever."""
+def fail(config: FinetuneConfig, how: str, marks: str = "", **_: Any) -> None:
+    """The second process fails; the first one waits for it for ever. Each begin leaves a file in `marks`."""
     if dist.get_rank() == 1:
+        if marks:
+            tempfile.mkstemp(dir=marks)
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "ours":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +17,72 @@ from tests.llm.finetune.parallel.groups import Group
 pytestmark = [pytest.mark.usefixtures("_one_thread"), pytest.mark.slow]
 
 
+_ADAPTERS: dict[str, Any] = {"adapter": {"method": "lora", "rank": 4}}
+_WAYS: dict[str, Case] = {
+    "zero1, optimizer on the host": Case({"parallel": {"sharding": "zero1", "offload": "optimizer"}}),
+    "zero2, optimizer on the host": Case({"parallel": {"sharding": "zero2", "offload": "optimizer"}}),
+    "zero3, optimizer on the host": Case({"parallel": {"sharding": "zero3", "offload": "optimizer"}}),
+    "zero3, parameters on the host": Case({"parallel": {"sharding": "zero3", "offload": "parameters"}}, passes=2),
+    "zero2, adapters": Case({"parallel": {"sharding": "zero2"}, **_ADAPTERS}),
+    "zero3, adapters": Case({"parallel": {"sharding": "zero3"}, **_ADAPTERS}),
+    "zero2, bf16": Case({"parallel": {"sharding": "zero2"}}, precision="bf16_mixed"),
+    "zero3, bf16": Case({"parallel": {"sharding": "zero3"}}, precision="bf16_mixed"),
+}
+
+
 def train(case: Case) -> Outcome:
     """In each process. DeepSpeed builds with the ninja beside Python, and is told that there is no GPU."""
+    _prepare()
+    return cases.train(case)
+
+
+def train_all() -> dict[str, tuple[Outcome | None, str]]:
+    """Each way; what went wrong instead."""
+    _prepare()
+    found: dict[str, tuple[Outcome | None, str]] = {}
+    for name, case in _WAYS.items():
+        try:
+            found[name] = cases.train(_by_deepspeed(case)), ""
+        except (RuntimeError, AttributeError, ValueError, AssertionError, KeyError, TypeError):
+            found[name] = None, traceback.format_exc()  # it is alike in both processes
+    return found
+
+
+def _by_deepspeed(case: Case) -> Case:
+    return case.replace(sections={**case.sections, "parallel": {**case.sections["parallel"], "engine": "deepspeed"}})
+
+
+def _prepare() -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     os.environ["DS_ACCELERATOR"] = "cpu"
-    return cases.train(case)
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Outcome | None, str]]]:
+    """By each of two processes, which do one way after the other."""
+    group = Group(2, tmp_path_factory.mktemp("ways"))
+    try:
+        return group.run(train_all)
+    finally:
+        group.close()
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_every_way_does_what_one_process_does(ways: list[dict[str, tuple[Outcome | None, str]]], way: str) -> None:
+    case = _WAYS[way]
+    alone = {name: section for name, section in case.sections.items() if name != "parallel"}
+    one = cases.train(case.replace(sections=alone))
+    exact = case.precision == "fp32"
+    for process in ways:
+        found, problem = process[way]
+        assert found is not None, problem
+        assert found.losses == pytest.approx(one.losses, abs=1e-4 if exact else 2e-2)
+        assert found.norms == pytest.approx(one.norms, rel=1e-3 if exact else 5e-2)
+        assert found.weights.keys() == one.weights.keys()
+        for name, weight in found.weights.items():
+            torch.testing.assert_close(
+                weight, one.weights[name], rtol=1e-3 if exact else 2e-2, atol=1e-4 if exact else 1e-2
+            )
 
 
 @pytest.mark.parametrize("passes", [1, 2])
