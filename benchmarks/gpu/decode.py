@@ -117,6 +117,7 @@ def ours(model: Any, device: torch.device, add: Callable[[str, int, Callable[[],
     )
     loaded = loading.of_model(model, None, device)
     opened = torch_engine.TorchEngine(chosen, loaded, forward.Forward(loaded, chosen), time.monotonic)
+    print(f"attention reads {opened.attends_by}", flush=True)
     for batch in BATCHES:
         if batch * (INPUT + OUTPUT) > opened.room:
             print(f"the cache has room for fewer than {batch} sequences", file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from michelangelo.llm.scorer.engines.torch_engine import cuda_graphs, generation, sampler
+from michelangelo.llm.scorer.engines.torch_engine import attention, cuda_graphs, generation, paged_cache, sampler
 
 
 @given(st.integers(1, 2000))
@@ -53,3 +54,77 @@ def test_growing_text_is_the_whole_text(text: str, size: int) -> None:
     for token in range(len(pieces)):
         growing.add(token)
     assert growing.text == data.decode()
+
+
+def _plain_pages(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    ends: torch.Tensor,
+    *_: int,
+    scale: float,
+    window_size: tuple[int, int],
+    seqused_k: torch.Tensor,
+    block_table: torch.Tensor,
+    **__: bool,
+) -> torch.Tensor:
+    """What FlashAttention computes of pages, by its documentation, one sequence after the other."""
+    made = []
+    for number, length in enumerate(seqused_k.tolist()):
+        query = queries[starts[number] : starts[number + 1]].transpose(0, 1)
+        key, value = (
+            pool[block_table[number].long()].flatten(0, 1)[:length].transpose(0, 1).repeat_interleave(2, 0)
+            for pool in (keys, values)
+        )
+        distance = torch.arange(length - query.shape[1], length)[:, None] - torch.arange(length)
+        seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        made.append(torch.nn.functional.scaled_dot_product_attention(query, key, value, seen, scale=scale))
+    assert ends.tolist() == [0, *seqused_k.cumsum(0).tolist()]
+    return torch.cat([one.transpose(0, 1) for one in made])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("spread", [1, 5])
+def test_attention_over_pages_and_over_blocks_are_the_same(window: int | None, spread: int) -> None:
+    """Two prompts, then a step in which one goes on in a chunk and one decodes; blocks close together, or far apart."""
+    torch.manual_seed(0)
+    shape = paged_cache.LayerShape(2, 8, 8, window)
+    module = torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]
+    blocks = [[spread * n for n in (1, 3, 5)], [spread * n for n in (2, 4)]]
+    found: dict[bool, list[torch.Tensor]] = {}
+    steps = [((0, 0, 5), (1, 0, 3)), ((1, 3, 4), (0, 5, 9))]
+    given = [[torch.randn(1, heads, 8 if n == 0 else 5, 8) for heads in (4, 2, 2)] for n in range(2)]
+    for has_pages in (False, True):
+        cache = paged_cache.PagedCache(
+            [shape], 5 * spread, 4, dtype=torch.float32, device=torch.device("cpu"), is_token_major=has_pages
+        )
+        attend = attention.PagedAttention(cache, torch.device("cpu"), _plain_pages)
+        for chunks, states in zip(steps, given, strict=True):
+            attend.step = _step([(blocks[number], start, stop) for number, start, stop in chunks], has_pages=has_pages)
+            found.setdefault(has_pages, []).append(attend(module, *states)[0])
+    for one, other in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def _step(chunks: list[tuple[list[int], int, int]], *, has_pages: bool) -> Any:
+    places = [(held[place // 4], place % 4) for held, start, stop in chunks for place in range(start, stop)]
+    parts = [attention.Part(start, stop, held) for held, start, stop in chunks]
+    singles = tuple(part for part in parts if part.stop - part.start == 1)
+    lengths = torch.tensor([part.stop for part in parts], dtype=torch.int32)
+    pages = attention.Pages(
+        starts=torch.tensor([0, *(part.stop - part.start for part in parts)]).cumsum(0),
+        ends=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+        lengths=lengths,
+        table=torch.tensor([[*part.blocks, 0][:3] for part in parts]),
+        longest_query=max(part.stop - part.start for part in parts),
+        longest_key=int(lengths.max()),
+    )
+    return attention.Step(
+        blocks=torch.tensor([block for block, _ in places]),
+        offsets=torch.tensor([offset for _, offset in places]),
+        singles=singles,
+        longer=tuple(parts[len(singles) :]),
+        pages=pages if has_pages else None,
+    )

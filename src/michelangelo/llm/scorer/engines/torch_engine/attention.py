@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class Pages:
 
     starts: torch.Tensor
     """[sequences + 1]: where each begins in the row."""
+    ends: torch.Tensor
+    """[sequences + 1]: 0 and the sums of lengths. The kernel asks for it and takes `lengths`."""
     lengths: torch.Tensor
     """[sequences]: tokens in the cache, those of the step included."""
     table: torch.Tensor
@@ -84,11 +86,14 @@ class _Plan:
 class PagedAttention:
     """The attention function of one engine's model. `step` must be set before the model runs.
 
+    flash: what reads pages, called as `torch.nn.attention.varlen.varlen_attn` (None: that itself).
+
     Called as Transformers calls one: query [1, heads, tokens, size], key and value [1, key heads, tokens, size] → [1,
-    tokens, heads, value size]. `layer_of`: a layer's number by its module, where several share one number.
+    tokens, heads, value size].
     """
 
-    def __init__(self, cache: PagedCache, device: torch.device) -> None:
+    def __init__(self, cache: PagedCache, device: torch.device, flash: Callable[..., Any] | None = None) -> None:
+        self._flash: Final = flash
         self._cache: Final = cache
         self._device: Final = device
         self.step: Step | None = None
@@ -119,7 +124,7 @@ class PagedAttention:
         self._cache.write(layer, rows, key[0].transpose(0, 1), value[0].transpose(0, 1))
         queries = query[0].transpose(0, 1)
         if step.pages is not None and call.is_plain:
-            return _flash(queries, self._cache.keys[layer], self._cache.values[layer], step.pages, call)[None], None
+            return self._read_pages(layer, queries, step.pages, call)[None], None
         if not step.longer:
             return self._singles(layer, queries, step, call)[None], None
         num_singles = len(step.singles)
@@ -128,6 +133,26 @@ class PagedAttention:
             found.append(self._singles(layer, queries[:num_singles], step, call))
         found.extend(self._longer(layer, query, key, value, step, call))
         return torch.cat(found)[None], None
+
+    def _read_pages(self, layer: int, queries: torch.Tensor, pages: Pages, call: _Call) -> torch.Tensor:
+        from torch.nn.attention import varlen
+
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        made = (self._flash or varlen.varlen_attn)(
+            queries,
+            keys,
+            values,
+            pages.starts,
+            pages.ends,
+            pages.longest_query,
+            pages.longest_key,
+            scale=call.scale,
+            window_size=(-1 if call.window is None else call.window - 1, 0),
+            enable_gqa=queries.shape[1] != keys.shape[2],
+            seqused_k=pages.lengths,
+            block_table=pages.table,
+        )
+        return cast(torch.Tensor, made)
 
     def _singles(self, layer: int, queries: torch.Tensor, step: Step, call: _Call) -> torch.Tensor:
         """queries: [query, head, size] → the same of the values' size."""
@@ -287,25 +312,3 @@ def _attend(
     else:
         weights = torch.softmax(scores, dim=-1)
     return torch.matmul(weights.to(value.dtype), value)
-
-
-def _flash(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pages: Pages, call: _Call) -> torch.Tensor:
-    from torch.nn.attention import varlen
-
-    attend: Callable[..., Any] = varlen.varlen_attn
-    made = attend(
-        queries,
-        keys,
-        values,
-        pages.starts,
-        None,
-        pages.longest_query,
-        pages.longest_key,
-        scale=call.scale,
-        window_size=(-1 if call.window is None else call.window - 1, 0),
-        enable_gqa=queries.shape[1] != keys.shape[2],
-        seqused_k=pages.lengths,
-        block_table=pages.table,
-    )
-    assert isinstance(made, torch.Tensor)
-    return made

@@ -94,11 +94,13 @@ class DecodeGraphs:
         numbers = torch.from_numpy(self._numbers((), (), size)).to(device)
         lengths = torch.ones(size, dtype=torch.int32, device=device)
         table = torch.zeros(size, self._width, dtype=torch.int32, device=device)
+        ends = torch.zeros(size + 1, dtype=torch.int32, device=device)
         starts = torch.arange(size + 1, dtype=torch.int32, device=device)
         passing = paged_cache.Passing()
 
         def step() -> torch.Tensor:
             lengths.copy_(numbers[3])
+            ends[1:].copy_(numbers[3].cumsum(0))
             table.copy_(numbers[4:].t())
             rows = {layer.num_heads: numbers[2] for layer in self._cache.layers}
             self._attend.step = attention.Step(
@@ -106,7 +108,7 @@ class DecodeGraphs:
                 offsets=numbers[2],
                 singles=(),
                 rows=rows,
-                pages=attention.Pages(starts, lengths, table, longest_query=1, longest_key=self._context),
+                pages=attention.Pages(starts, ends, lengths, table, longest_query=1, longest_key=self._context),
             )
             made = self._model(
                 input_ids=numbers[0][None], position_ids=numbers[1][None], past_key_values=passing, use_cache=True

@@ -100,6 +100,10 @@ class TorchEngine:
         return self._forward.num_blocks * self._forward.block_tokens
 
     @property
+    def attends_by(self) -> str:
+        return self._forward.attends_by
+
+    @property
     def is_decoding(self) -> bool:
         """All requests in flight are worked on, and every prompt has been read."""
         running = self.scheduler.running

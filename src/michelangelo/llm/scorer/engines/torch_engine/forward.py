@@ -44,7 +44,7 @@ class Forward:
         self.loaded: Final = loaded
         model = loaded.model
         shapes = loading.layer_shapes(loaded)
-        self._reads_pages: Final = _reads_pages(loaded, shapes)
+        self._reads_pages = _reads_pages(loaded, shapes)
         self.block_tokens: Final = config.block_tokens or (CUDA_BLOCK_TOKENS if self._reads_pages else CPU_BLOCK_TOKENS)
         if self._reads_pages and self.block_tokens % CUDA_BLOCK_TOKENS:
             raise errors.EngineError(
@@ -76,9 +76,10 @@ class Forward:
         self._base: Final = loaded.base
         self._is_causal_lm: Final = "generate" in loaded.tasks
         self._base.register_forward_hook(self._remember)
-        self._graphs: Final = self._make_graphs(config)
+        self._graphs: cuda_graphs.DecodeGraphs | None = None
         if config.checks_model:
-            self._check()
+            self._check_all()
+        self._graphs = self._make_graphs(config)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], rows: Sequence[int], *, wants_hidden: bool = False) -> Outputs:
@@ -165,6 +166,7 @@ class Forward:
         table = [[*part.blocks[:width], *[0] * (width - len(part.blocks))] for part in parts]
         return attention.Pages(
             starts=torch.tensor(np.cumsum([0, *counts]), dtype=torch.int32, device=device),
+            ends=torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32, device=device),
             lengths=torch.tensor(lengths, dtype=torch.int32, device=device),
             table=torch.tensor(table, dtype=torch.int32, device=device),
             longest_query=max(counts),
@@ -177,6 +179,21 @@ class Forward:
         return cuda_graphs.DecodeGraphs(
             self.loaded.model, self._attention, self.cache, context=self.context, most=config.max_sequences
         )
+
+    @property
+    def attends_by(self) -> str:
+        """pages: FlashAttention reads the cache itself. blocks: products over blocks."""
+        return "pages" if self._reads_pages else "blocks"
+
+    def _check_all(self) -> None:
+        """A GPU whose FlashAttention cannot read pages, or reads them wrongly, is served without it."""
+        if self._reads_pages:
+            try:
+                self._check()
+            except errors.LlmError:
+                self._reads_pages = False
+        if not self._reads_pages:
+            self._check()
 
     def _check(self) -> None:
         """Two sequences, in chunks and singly, must give what the model's own attention gives for each alone."""
