@@ -124,7 +124,7 @@ def check(
         said = ", ".join(dict.fromkeys(claim[word.start : word.end] for word in missing))
         problems.append(f"the source does not say: {said}")
     problems += _numbers(claim, span)
-    if unknown := [name for name in words.anchors(claim) if not words.has_anchor(whole, name) and not _is_number(name)]:
+    if unknown := [name for name in words.anchors(claim) if not _is_number(name) and not _names(whole, name)]:
         problems.append(f"the source does not name: {', '.join(unknown)}")
     if turned := _turned(claim, span, analyzer):
         problems.append(f"the source says the opposite, or does not deny it: {', '.join(turned)}")
@@ -162,6 +162,11 @@ def best_window(
 def _is_covered(word: words.Word, there: set[str]) -> bool:
     # A number has rules of its own; an identifier is covered as a whole, not by its parts.
     return word.stems[0] in there or word.stems[0][0].isdigit()
+
+
+def _names(text: str, name: str) -> bool:
+    """Also as a singular."""
+    return words.has_anchor(text, name) or (len(name) > 3 and words.has_anchor(text, name.removesuffix("s")))
 
 
 def _is_unit(text: str, word: words.Word) -> bool:

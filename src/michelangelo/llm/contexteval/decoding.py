@@ -21,6 +21,7 @@ PIECE_BYTES: Final = 1 << 20
 MAX_LINE_CHARS: Final = 1 << 16
 """A line that is longer is cut: memory is bounded whatever the file."""
 _SAMPLE_BYTES: Final = 1 << 16
+_USUAL: Final = ("cp1252", "latin_1", "cp1251", "cp1250")
 _MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -111,10 +112,19 @@ def _decided(path: Path, head: bytes, *, is_utf8: bool, sample: bytes) -> tuple[
     if is_utf8:
         return "utf-8", ""
     for piece in (sample, head):
-        best = charset_normalizer.from_bytes(piece).best()
-        if best is not None and _reads(path, best.encoding):
-            return best.encoding, ""
+        if (encoding := _likeliest(piece)) and _reads(path, encoding):
+            return encoding, ""
     return "", "cannot be decoded: it is neither UTF-8 nor anything else that is known; convert it to UTF-8"
+
+
+def _likeliest(sample: bytes) -> str:
+    """Among those that are about as good as the best, the one that files are really written in."""
+    found = charset_normalizer.from_bytes(sample)
+    best = found.best()
+    if best is None:
+        return ""
+    near = {one.encoding for one in found if one.chaos <= best.chaos + 0.1 and one.coherence >= best.coherence - 0.05}
+    return next((encoding for encoding in _USUAL if encoding in near), best.encoding)
 
 
 def _wide(head: bytes) -> str:

@@ -5,6 +5,7 @@ It generates no text and decides nothing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ MAX_QUESTION_CHARS: Final = 20_000
 _RRF_K: Final = 60
 """Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
 _TOP_SCORES: Final = 10
+_HOW: Final = re.compile(r"\bhow (many|much|long|often|far|old|large|big|high|tall|fast)\b", flags=re.IGNORECASE)
+"""Words that ask, as "which" does: no answer has to repeat them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +170,10 @@ class Retriever:
     def _terms(self, question: str) -> tuple[Term, ...]:
         lexical = self.corpus.lexical
         found: dict[str, Term] = {}
+        asked = {match.start(1) for match in _HOW.finditer(question)}
         for word in self._analyzer.words(question):
             stem = word.stems[0]
-            if stem not in found:
+            if stem not in found and word.start not in asked:
                 text = question[word.start : word.end]
                 found[stem] = Term(text, stem, lexical.idf(stem), lexical.num_with(stem))
         rarest = sorted(found.values(), key=lambda term: -term.idf)[: self.settings.max_terms]

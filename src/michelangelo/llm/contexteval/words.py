@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import Stemmer
+import Stemmer  # type: ignore[import-not-found]
 
 from michelangelo import errors
 

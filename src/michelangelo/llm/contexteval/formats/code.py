@@ -70,7 +70,7 @@ def _cuts(body: list[ast.stmt], outer: tuple[str, ...]) -> list[tuple[int, tuple
 
 
 def _first_line(node: ast.stmt) -> int:
-    decorators = getattr(node, "decorator_list", [])
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     return min([node.lineno, *(one.lineno for one in decorators)]) - 1
 
 
