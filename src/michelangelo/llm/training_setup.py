@@ -107,11 +107,19 @@ class TrainingSetup:
     """What is kept for the way back rests in the host's memory."""
     ddp_buckets: bool = False
     """Without sharding, gradients have a second copy in buckets (DistributedDataParallel's default)."""
+    reference_precomputed: bool = False
+    """DPO: the frozen reference answered for all rows before the first step. That pass, about a third of what one epoch
+    computes, is no part of a step."""
 
     @property
     def data_parallel(self) -> int:
         """Replicas of the data: GPUs that see different sequences."""
         return self.num_gpus // self.tensor_parallel
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether each step has a forward pass of DPO's frozen reference."""
+        return self.objective == "dpo" and not self.reference_precomputed
 
     @property
     def num_nodes(self) -> int:

@@ -87,6 +87,8 @@ def test_dpo_adds_the_forward_pass_of_the_reference() -> None:
     dpo = flops.per_token(LLAMA, sequence_length=4096, setup=FULL.replace(objective="dpo"))
 
     assert dpo.causal == pytest.approx(sft.causal * 4 / 3)
+    asked_before = FULL.replace(objective="dpo", reference_precomputed=True)
+    assert flops.per_token(LLAMA, sequence_length=4096, setup=asked_before).causal == sft.causal
 
 
 def test_report_gives_every_convention_and_its_headline() -> None:

@@ -244,6 +244,7 @@ def test_preference_pairs_count_twice_and_full_tuning_holds_a_reference() -> Non
 
     assert parameters.states_of(shape, dpo).reference == 2 * shape.num_parameters
     assert parameters.states_of(shape, dpo.replace(method="lora")).reference == 0
+    assert parameters.states_of(shape, dpo.replace(reference_precomputed=True)).reference == 0
     assert memory.estimate(shape, dpo).component("activations_mlp") >= 2 * memory.estimate(shape, sft).component(
         "activations_mlp"
     )

@@ -89,6 +89,7 @@ def setup_of(config: FinetuneConfig, device: torch.device, *, num_gpus: int = 1)
         packing=config.data.packing,
         lora_dropout=config.adapter.dropout,
         double_quantization=config.adapter.double_quantization,
+        reference_precomputed=config.objective == "dpo" and config.preference.precompute_reference,
     )
 
 

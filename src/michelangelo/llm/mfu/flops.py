@@ -112,10 +112,10 @@ def _flops(shape: ModelShape, setup: TrainingSetup, attended: float, full: float
     scores = 4.0 * shape.num_layers * shape.query_size
     lora = 2.0 * _active_lora(shape, setup) if setup.method != "full" else 0.0
     head = 2.0 * shape.vocab_size * shape.hidden_size
-    reference = 4 / 3 if setup.objective == "dpo" else 1.0
+    reference = 4 / 3 if setup.asks_reference else 1.0
     again = _recomputed(shape, setup)
     return Flops(
-        matmul_forward=matmul * (1.5 if setup.objective == "dpo" and setup.method != "full" else reference),
+        matmul_forward=matmul * (1.5 if setup.asks_reference and setup.method != "full" else reference),
         attention_forward=scores * attended * reference,
         attention_forward_full=scores * full * reference,
         lora_forward=lora,

@@ -53,6 +53,8 @@ def finetune(plan: Plan, *, model: str = "", data: str = "train.jsonl", output: 
             "alpha": 2.0 * setup.lora_rank,
             "targets": list(setup.lora_targets),
         }
+    if setup.reference_precomputed:
+        document["preference"] = {"precompute_reference": True}
     return document
 
 

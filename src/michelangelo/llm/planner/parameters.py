@@ -79,7 +79,7 @@ def states_of(shape: ModelShape, setup: TrainingSetup) -> States:
     if not shards_gradients and shards_states:
         step_gradients += gradients
     reference = 0.0
-    if setup.objective == "dpo" and is_full:
+    if setup.asks_reference and is_full:
         reference = counts.trained * element / (replicas if shards_weights else 1)
     is_gathered = (shards_weights and replicas > 1) or setup.offload == "parameters"
     local = min(setup.gpus_per_node, setup.num_gpus)

@@ -308,7 +308,7 @@ class _Work:
         return Phase("activation_offload", _beside(compute, moved / link, self.rates.exposed / 3), 0.0, moved, link)
 
     def _head_forward(self) -> float:
-        reference = 4 / 3 if self.setup.objective == "dpo" else 1.0
+        reference = 4 / 3 if self.setup.asks_reference else 1.0
         return 2.0 * self.shape.vocab_size * self.shape.hidden_size * reference
 
     def _matmul_rate(self, *, fp8: bool) -> float:
