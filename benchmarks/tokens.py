@@ -44,6 +44,7 @@ def main() -> None:
         (made,) = counting.count_items(items, "gpt-4o", tokenizer=words.tokenizer, num_processes=words.processes)
         seconds = time.perf_counter() - begun
         size = path.stat().st_size
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     peak = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     report = {
         "megabytes": size / 1e6,
@@ -52,6 +53,7 @@ def main() -> None:
         "tokens": made.count.tokens,
         "exact": made.count.is_exact,
         "seconds": round(seconds, 2),
+        "cpuSeconds": round(sum(one.ru_utime + one.ru_stime for one in used), 2),
         "megabytesPerSecond": round(size / 1e6 / seconds, 2),
         "peakMiB": {"self": round(peak[0]), "largestProcess": round(peak[1])},
         "tokensPerO200k": _ratios(),

@@ -122,8 +122,8 @@ def _print_prompts(paths: tuple[str, ...], output_format: _Format, options: Mapp
     found = _room("work").prompts(
         paths, options["model"], values, options["hole_tokens"], tokenizer=options["tokenizer"]
     )
-    if output_format in ("table", "markdown"):
+    if output_format == "json" or output_format == "yaml":
+        output.print_data(found, output_format)
+    else:
         for line in tables.prompt_lines(found):
             click.echo(line)
-    else:
-        output.print_data(found, output_format)

@@ -195,9 +195,7 @@ def faults(messages: Any, tools: Any = ()) -> list[str]:
             made.append(f"[{index}].role: {message.get('role')!r} is none of {', '.join(_ROLES)}")
         content = message.get("content")
         if isinstance(content, list):
-            made += [
-                f"[{index}].content[{i}] is no object" for i, p in enumerate(content) if not isinstance(p, Mapping)
-            ]
+            made += [f"[{index}].content[{i}]: {fault}" for i, part in enumerate(content) if (fault := _fault(part))]
         elif content is not None and not isinstance(content, str):
             made.append(f"[{index}].content: neither text nor a list of parts")
         if not isinstance(message.get("tool_calls") or [], list):

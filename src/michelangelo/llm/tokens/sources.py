@@ -223,7 +223,7 @@ def _is_ignored(path: Path, rules: list[tuple[Path, pathspec.PathSpec[Any]]]) ->
     for place, spec in reversed(rules):
         said = spec.check_file(whole.relative_to(place).as_posix() + ("/" if path.is_dir() else "")).include
         if said is not None:
-            return said
+            return bool(said)
     return False
 
 

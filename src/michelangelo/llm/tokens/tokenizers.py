@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,10 @@ def _of_family(family: Family) -> Tokenizer:
 
 def _counter(name: str) -> Callable[[str], int]:
     if name in ("cl100k_base", "o200k_base"):
-        bindings = importlib.import_module("bpe_openai._bindings")
+        with warnings.catch_warnings():
+            # Its loader of files calls what importlib.resources has deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            bindings = importlib.import_module("bpe_openai._bindings")
         backend: Any = bindings.tokenizer_for_encoding(name)
         return lambda text: int(backend.count(_sane(text)))
     encoding = _tekken(name) if name.startswith("tekken") else _llama(name)
