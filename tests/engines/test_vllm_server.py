@@ -27,10 +27,10 @@ def test_server(subject: Subject, check: Callable[[Subject], None]) -> None:
 
 
 def test_choices_are_cut_where_the_prompt_ends(subject: Subject) -> None:
-    """The sum over all of a text's tokens but the first is what is left where only the first is the prompt."""
-    whole = Request("whole", prompt="T", task="choices", choices=("he answer is yes",))
+    """What two halves of a choice say, one after the other, is what the whole says."""
+    whole = Request("whole", prompt="The", task="choices", choices=(" answer is yes",))
     parts = [
-        Request("begin", prompt="T", task="choices", choices=("he answer",)),
+        Request("begin", prompt="The", task="choices", choices=(" answer",)),
         Request("end", prompt="The answer", task="choices", choices=(" is yes",)),
     ]
     found = {completion.id: completion for completion in engines.run(subject.engine, [whole, *parts])}

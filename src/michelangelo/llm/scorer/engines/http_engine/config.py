@@ -12,8 +12,8 @@ from michelangelo.llm.scorer.engine import Task
 
 __all__ = ["HttpEngineConfig"]
 
-Seconds = Annotated[float, Field(gt=0.0)]
-Dollars = Annotated[float, Field(ge=0.0)]
+_Seconds = Annotated[float, Field(gt=0.0)]
+_Dollars = Annotated[float, Field(ge=0.0)]
 _OWN_HEADERS: Final = frozenset({"authorization", "content-type", "content-length", "host", "accept"})
 
 
@@ -48,22 +48,22 @@ class HttpEngineConfig(pydantic.BaseModel):
     tokens_per_minute: Annotated[float, Field(gt=0.0)] | None = None
     """Prompt and output together; before the answer is there, an estimate."""
     max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    retry_base_seconds: Seconds = 0.5
+    retry_base_seconds: _Seconds = 0.5
     """The first wait before another attempt is between 0 and this, the next between 0 and twice this, and so on."""
-    retry_cap_seconds: Seconds = 60.0
+    retry_cap_seconds: _Seconds = 60.0
     """The longest of these waits."""
-    longest_pause_seconds: Seconds = 900.0
+    longest_pause_seconds: _Seconds = 900.0
     """A server that asks for a longer pause than this fails the row."""
-    connect_seconds: Seconds = 10.0
-    request_seconds: Seconds = 600.0
+    connect_seconds: _Seconds = 10.0
+    request_seconds: _Seconds = 600.0
     """For one attempt, until its last byte."""
 
-    budget_usd: Dollars | None = None
+    budget_usd: _Dollars | None = None
     """Spend no more: a request that might pass it is not sent and ends with an error."""
-    usd_per_million_input: Dollars | None = None
-    usd_per_million_cached_input: Dollars | None = None
+    usd_per_million_input: _Dollars | None = None
+    usd_per_million_cached_input: _Dollars | None = None
     """None: as other input."""
-    usd_per_million_output: Dollars | None = None
+    usd_per_million_output: _Dollars | None = None
 
     @pydantic.field_validator("base_url")
     @classmethod
