@@ -41,14 +41,14 @@ def test_what_is_certain_has_no_width() -> None:
 def test_the_interval_covers_the_bill_as_often_as_it_says(calls: int) -> None:
     rng = np.random.default_rng(1)
     covered = 0
-    trials = 40
+    trials = 25
     for _ in range(trials):
         pilot = tuple(int(x) for x in rng.lognormal(5, 0.5, 200))
         made = estimating.estimate([_calls(calls, 0, Lengths(samples=pilot))], level=0.9)
         bill = rng.lognormal(5, 0.5, calls).astype(int).sum() * 10 / 1e6
         covered += made.usd.low <= bill <= made.usd.high
-    # With the true level 0.9, fewer than 30 of 40 have a probability below 0.2 %.
-    assert covered >= 30
+    # With the true level 0.9, fewer than 18 of 25 have a probability below 0.3 %.
+    assert covered >= 18
 
 
 def test_retries_cost_as_many_calls_again() -> None:

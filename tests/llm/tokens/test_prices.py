@@ -18,7 +18,7 @@ DAY = datetime.date(2025, 9, 24)
 
 
 def _own(**values: Any) -> tuple[prices.OwnPrice, ...]:
-    numbers = {name: Decimal(str(value)) for name, value in values.items()}
+    numbers: dict[str, Any] = {name: Decimal(str(value)) for name, value in values.items()}
     return (prices.OwnPrice(model="m", date=datetime.date(2025, 1, 1), **numbers),)
 
 
@@ -159,7 +159,7 @@ def test_own_prices_hold_from_their_day(tmp_path: Path) -> None:
     usage = prices.Usage(input=10**6)
     assert prices.cost(usage, "m", at=datetime.date(2025, 5, 31), own=own).total == 2
     later = prices.cost(usage, "m", at=datetime.date(2025, 6, 1), own=own)
-    assert (later.total, later.provenance) == (1, "own price from 2025-06-01, contract")
+    assert (later.total, later.provenance) == (Decimal(1), "own price from 2025-06-01, contract")
     with pytest.raises(errors.PricingError, match="begin on 2025-01-01"):
         prices.cost(usage, "m", at=datetime.date(2024, 12, 31), own=own)
 
