@@ -57,6 +57,7 @@ def test_full_tuning_keeps_no_second_model(model_folder: Path, data: Path, tmp_p
     assert held == {id(loaded)}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_finds_what_was_asked(model_folder: Path, data: Path, tmp_path: Path) -> None:
     """In full tuning the model is not the reference any more then; a changed file shows that the answers are read."""
     terms: dict[str, Any] = {"preference": {"precompute_reference": True}}
@@ -73,6 +74,7 @@ def test_a_run_that_goes_on_finds_what_was_asked(model_folder: Path, data: Path,
     assert kept.stat().st_size == before.st_size
 
 
+@pytest.mark.slow
 def test_another_model_and_other_data_are_asked_again(model_folder: Path, data: Path, tmp_path: Path) -> None:
     def files(data: Path, **sections: Any) -> set[str]:
         terms = {"training": {"max_steps": 1}, "checkpoint": {"resume": "never"}, **sections}

@@ -118,6 +118,7 @@ def test_reference_that_is_asked_beforehand_is_known_to_all_processes(model_fold
     assert runs.steps(tmp_path / "two") == pytest.approx(runs.steps(tmp_path / "one"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_processes_are_asked_to_stop_and_leave_a_checkpoint(model_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     config = runs.make_config(
