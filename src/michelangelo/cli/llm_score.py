@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
@@ -91,13 +92,19 @@ def score(config: str, inputs: tuple[str, ...], output_format: _Format, **option
     if options["sweep"]:
         with contextlib.redirect_stdout(sys.stderr):
             swept = importlib.import_module("michelangelo.llm.scorer.sweep").run(
-                chosen, batches=options["sweep_batches"], rows=options["sweep_rows"], display=display
+                chosen,
+                environment=os.environ,
+                batches=options["sweep_batches"],
+                rows=options["sweep_rows"],
+                display=display,
             )
         _print(swept, output_format, tables.sweep_rows)
         return
     job = importlib.import_module("michelangelo.llm.scorer.job")
     with stopping("stopping; the same command goes on from here") as stop, contextlib.redirect_stdout(sys.stderr):
-        outcome = job.score(chosen, is_fresh=options["fresh"], display=display, should_stop=lambda: bool(stop))
+        outcome = job.score(
+            chosen, is_fresh=options["fresh"], display=display, should_stop=lambda: bool(stop), environment=os.environ
+        )
     _print(outcome.report, output_format, tables.report_rows)
     if not outcome.is_complete:
         sys.exit(128 + stop[0])

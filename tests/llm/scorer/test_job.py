@@ -183,10 +183,9 @@ def test_bad_rows_are_recorded_and_the_others_scored(tmp_path: Path) -> None:
     report = scoring_jobs.score(source, tmp_path / "out.jsonl", **FAULTS)
     found = [line["error"] for line in scoring_jobs.lines(tmp_path / "out.jsonl")]
     assert found[:3] == [None, None, None]
-    for said, error in zip(
-        ["malformed JSON", "no JSON object", "no column prompt", "no text but int"], found[3:7], strict=True
-    ):
-        assert said in error
+    reasons = ["malformed JSON", "no JSON object", "no column prompt", "no text but int"]
+    for reason, error in zip(reasons, found[3:7], strict=True):
+        assert reason in error
     assert found[7] == "the stub engine fails this row, as its prompt asks"
     assert report["rows"]["failed"] == sum(one["rows"] for one in report["errors"]) == 5
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from michelangelo import errors
-from michelangelo.llm.scorer import parts
+from michelangelo.llm.scorer import engine_kinds, parts
 from michelangelo.llm.scorer.config import ReplicaConfig, ScoreConfig
 from michelangelo.llm.scorer.manifest import Head, JobFolder
 from michelangelo.llm.scorer.replicas import starting
@@ -23,7 +23,7 @@ from michelangelo.llm.scorer.replicas.open_shard import Order
 from michelangelo.llm.scorer.replicas.worker import Setup
 from michelangelo.llm.scorer.sharding import Shard
 
-__all__ = ["Dispatcher", "Member", "Standing", "wanted_replicas"]
+__all__ = ["Dispatcher", "Member", "Standing", "Terms", "wanted_replicas"]
 
 _LOOK_SECONDS: Final = 0.25
 _BACKLOG_SHARDS: Final = 2
@@ -54,6 +54,18 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """Of one session."""
+
+    session: int
+    """Its number, from 1."""
+    lock: int
+    """A handle of the job's lock."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """In which engines' keys are looked up."""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How far the job is."""
 
@@ -80,14 +92,20 @@ class Dispatcher:
     """One session of a job. Not thread-safe."""
 
     def __init__(
-        self, config: ScoreConfig, folder: JobFolder, head: Head, shards: Sequence[Shard], *, session: int, lock: int
+        self,
+        config: ScoreConfig,
+        folder: JobFolder,
+        head: Head,
+        shards: Sequence[Shard],
+        terms: Terms,
     ) -> None:
         self._config = config
         self._folder = folder
         self._head = head
         self._shards = shards
-        self._session = session
-        self._lock = lock
+        self._session = terms.session
+        self._lock = terms.lock
+        self._environment = terms.environment
         self._inbox: starting.Inbox = queue.SimpleQueue()
         done = folder.done_shards()
         self._pending = [shard.number for shard in shards if shard.number not in done]
@@ -183,7 +201,11 @@ class Dispatcher:
 
     def _start(self, group: int, config: ReplicaConfig) -> None:
         name = f"r{len(self.members)}"
-        setup = Setup(self._config, self._config.engine_of(config), self._folder.path, name, self._session)
+        engine = self._config.engine_of(config)
+        variables = {
+            name: value for name in engine_kinds.variables_of(engine) if (value := self._environment.get(name))
+        }
+        setup = Setup(self._config, engine, self._folder.path, name, self._session, variables)
         replica = starting.start(config, setup, self._inbox, lock=self._lock)
         now = time.monotonic()
         self.members[name] = Member(name, group, replica, now, heard=now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from michelangelo.llm.scorer import (
     writing,
 )
 from michelangelo.llm.scorer.config import ScoreConfig
-from michelangelo.llm.scorer.dispatching import Dispatcher
+from michelangelo.llm.scorer.dispatching import Dispatcher, Terms
 from michelangelo.llm.scorer.display import Display
 from michelangelo.llm.scorer.manifest import Head, JobFolder, Lock
 from michelangelo.llm.scorer.replicas import on_ray
@@ -62,11 +62,13 @@ def score(
     is_fresh: bool = False,
     display: Display | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    environment: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Score all rows. `dataset`: a Ray Dataset instead of `input.path`; it is written to the job's folder first.
 
-    `is_fresh`: forget what an earlier call did. Raises SettingsError (the configuration), DatasetError (the input),
-    ScoringError (another one works on it, input or configuration changed, too many errors), EngineError.
+    `is_fresh`: forget what an earlier call did. `environment`: where engines' keys are looked up. Raises SettingsError
+    (the configuration), DatasetError (the input), ScoringError (another one works on it, input or configuration
+    changed, too many errors), EngineError.
     """
     shown = display or Display(is_on=False)
     config = check(config, has_dataset=dataset is not None)
@@ -87,7 +89,8 @@ def score(
             _clean(folder)
             done = len(folder.done_shards())
             shown.say(f"going on: {done:,} of {head.num_shards:,} shards are done")
-        return _run(config, folder, head, lock.handle, shown, should_stop)
+        number = 1 + sum(1 for event in folder.events() if event["kind"] == "session")
+        return _run(config, folder, head, Terms(number, lock.handle, environment or {}), (shown, should_stop))
 
 
 def check(config: ScoreConfig, *, has_dataset: bool = False) -> ScoreConfig:
@@ -184,17 +187,22 @@ def _clean(folder: JobFolder) -> None:
 
 
 def _run(
-    config: ScoreConfig, folder: JobFolder, head: Head, lock: int, shown: Display, should_stop: Callable[[], bool]
+    config: ScoreConfig,
+    folder: JobFolder,
+    head: Head,
+    terms: Terms,
+    caller: tuple[Display, Callable[[], bool]],
 ) -> Outcome:
+    shown, should_stop = caller
     shards = folder.shards()
-    number = 1 + sum(1 for event in folder.events() if event["kind"] == "session")
+    number = terms.session
     folder.add_event("session", number=number)
     expected = _expected(config, folder)
     began = time.monotonic()
     replicas: list[dict[str, Any]] = []
     scoring = 0.0
     for _ in range(_MAX_ROUNDS):
-        dispatcher = Dispatcher(config, folder, head, shards, session=number, lock=lock)
+        dispatcher = Dispatcher(config, folder, head, shards, terms)
         is_whole = dispatcher.run(shown.progress, should_stop)
         replicas += dispatcher.facts()
         scoring += dispatcher.scoring_seconds

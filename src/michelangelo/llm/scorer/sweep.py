@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,14 @@ _LINEAR: Final = 1.8
 """Up to here, twice as many give nearly twice the rate."""
 
 
-def run(config: ScoreConfig, *, batches: str = "", rows: int = 64, display: Display | None = None) -> dict[str, Any]:
+def run(
+    config: ScoreConfig,
+    *,
+    batches: str = "",
+    rows: int = 64,
+    display: Display | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """`batches`: `1,2,8`; empty: powers of two up to the engine's capacity. Writes sweep.json and sweep.html into the
     job's folder. Raises SettingsError, DatasetError, EngineError."""
     shown = display or Display(is_on=False)
@@ -43,7 +50,7 @@ def run(config: ScoreConfig, *, batches: str = "", rows: int = 64, display: Disp
     name = ""
     position = 0
     while position < len(sizes) or not sizes:
-        engine = engine_kinds.open_engine(choice)
+        engine = engine_kinds.open_engine(choice, environment)
         try:
             name = engine.name
             sizes = sizes or [size for size in _powers(engine.capacity) if size <= len(requests)]

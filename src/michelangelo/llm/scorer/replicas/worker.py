@@ -43,6 +43,8 @@ class Setup:
     folder: Path
     name: str
     session: int
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables that the engine wants. They are sent, and never written to the disk."""
 
     def to_json(self) -> Message:
         return {
@@ -51,6 +53,7 @@ class Setup:
             "folder": str(self.folder),
             "name": self.name,
             "session": self.session,
+            "environment": dict(self.environment),
         }
 
     @classmethod
@@ -61,6 +64,7 @@ class Setup:
             Path(value["folder"]),
             value["name"],
             value["session"],
+            value["environment"],
         )
 
 
@@ -71,7 +75,7 @@ def work(setup: Mapping[str, Any], channel: Channel) -> None:
     worker: Worker | None = None
     try:
         prompter = Prompter(told.config)
-        engine = engine_kinds.open_engine(told.engine)
+        engine = engine_kinds.open_engine(told.engine, told.environment)
         try:
             worker = Worker(told, channel, engine, prompter)
             phase = "run"
