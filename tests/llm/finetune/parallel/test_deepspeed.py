@@ -36,15 +36,15 @@ def train(case: Case) -> Outcome:
     return cases.train(case)
 
 
-def train_all() -> dict[str, tuple[Outcome | None, str]]:
-    """Each way; what went wrong instead."""
+def train_all() -> dict[str, tuple[Outcome | None, dict[str, bool], str]]:
+    """Each way, and whether its state can be loaded into another engine; what went wrong instead."""
     _prepare()
-    found: dict[str, tuple[Outcome | None, str]] = {}
+    found: dict[str, tuple[Outcome | None, dict[str, bool], str]] = {}
     for name, case in _WAYS.items():
         try:
-            found[name] = cases.train(_by_deepspeed(case)), ""
+            found[name] = cases.train(_by_deepspeed(case)), cases.reload(_by_deepspeed(case)), ""
         except (RuntimeError, AttributeError, ValueError, AssertionError, KeyError, TypeError):
-            found[name] = None, traceback.format_exc()  # it is alike in both processes
+            found[name] = None, {}, traceback.format_exc()  # it is alike in both processes
     return found
 
 
@@ -58,7 +58,7 @@ def _prepare() -> None:
 
 
 @pytest.fixture(scope="module")
-def ways(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Outcome | None, str]]]:
+def ways(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Outcome | None, dict[str, bool], str]]]:
     """By each of two processes, which do one way after the other."""
     group = Group(2, tmp_path_factory.mktemp("ways"))
     try:
@@ -68,13 +68,15 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Outco
 
 
 @pytest.mark.parametrize("way", _WAYS)
-def test_every_way_does_what_one_process_does(ways: list[dict[str, tuple[Outcome | None, str]]], way: str) -> None:
+def test_every_way_does_what_one_process_does_and_goes_on_from_its_state(
+    ways: list[dict[str, tuple[Outcome | None, dict[str, bool], str]]], way: str
+) -> None:
     case = _WAYS[way]
     alone = {name: section for name, section in case.sections.items() if name != "parallel"}
     one = cases.train(case.replace(sections=alone))
     exact = case.precision == "fp32"
     for process in ways:
-        found, problem = process[way]
+        found, reloaded, problem = process[way]
         assert found is not None, problem
         assert found.losses == pytest.approx(one.losses, abs=1e-4 if exact else 2e-2)
         assert found.norms == pytest.approx(one.norms, rel=1e-3 if exact else 5e-2)
@@ -83,6 +85,7 @@ def test_every_way_does_what_one_process_does(ways: list[dict[str, tuple[Outcome
             torch.testing.assert_close(
                 weight, one.weights[name], rtol=1e-3 if exact else 2e-2, atol=1e-4 if exact else 1e-2
             )
+        assert reloaded == {"model_state": True, "optimizer_state": True}
 
 
 @pytest.mark.parametrize("passes", [1, 2])

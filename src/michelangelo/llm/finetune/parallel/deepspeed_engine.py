@@ -114,7 +114,10 @@ class DeepSpeedEngine:
             raise errors.CheckpointError(
                 f"the checkpoint is of another model or adapter: {len(missing)} names differ, such as {missing[0]}"
             )
+        if optimizer:
+            self._make_states()
         for name, parameter in self._names.items():
+            self._set_weight(parameter, model[name])
             whole = optimizer.get(f"{_COPY}.{name}", model[name])
             safe_set_full_fp32_param(parameter, whole.float())
             for moment in _MOMENTS:
@@ -147,6 +150,24 @@ class DeepSpeedEngine:
             {"params": others, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+    def _set_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        """What is computed with, which DeepSpeed refreshes from its fp32 copy after a step only."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+            parameter.data.copy_(value)
+
+    def _make_states(self) -> None:
+        """Those that the first step would make: a run that goes on has them before it. Stage 3 calls its parts of the
+        trained parameters otherwise than stages 1 and 2."""
+        stage3 = getattr(self._optimizer, "fp32_partitioned_groups_flat", None)
+        inner = self._optimizer.optimizer
+        for part in stage3 or self._optimizer.single_partition_of_fp32_groups:
+            if not inner.state.get(part):
+                moments = {moment: torch.zeros_like(part.detach()) for moment in _MOMENTS}
+                inner.state[part] = {"step": torch.tensor(0.0), **moments}
+        self._find_states()
 
     def _find_states(self) -> None:
         """Stages 1 and 2 look for the states of all groups when the first one was stepped, and find its own only."""
