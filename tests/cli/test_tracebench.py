@@ -118,7 +118,7 @@ def test_a_watch_alarms_when_the_endpoint_gets_worse(run: Run) -> None:
     [
         (("record", "suite.yaml"), "exactly one of --engine, --trace and --rescore"),
         (("record", "suite.yaml", "--engine", "absent.yaml"), "is no file that names an engine"),
-        (("record", "suite.yaml", "--engine", "{kind: magic}"), "magic is no engine"),
+        (("record", "suite.yaml", "--engine", "{kind: magic}"), "'magic' is no engine"),
         (("record", "suite.yaml", "--engine", "{model: x}"), "names no engine: give its kind"),
         (("record", "absent.yaml", "--engine", "good.yaml"), "cannot be read as a suite"),
         (("record", "suite.yaml", "--engine", "good.yaml", "--name", "../x"), "no name for a recording"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import click
 
-__all__ = ["SETTINGS", "SHARE", "engine_texts", "engines", "output_format", "settings", "store"]
+__all__ = ["SETTINGS", "SHARE", "engines", "opened", "opened_judges", "output_format", "settings", "store"]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -86,8 +88,19 @@ def engines(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def engine_texts(judges: tuple[str, ...], embedder: str) -> Mapping[str, str]:
-    """Engines by name, as `llm.tracebench.engines` opens them."""
+def opened(text: str) -> Any:
+    """The engine that a word or a file names; keys are looked up in the environment, by the names that it gives."""
+    return importlib.import_module("michelangelo.llm.tracebench.engines").open_engine(text, os.environ)
+
+
+def opened_judges(judges: tuple[str, ...], embedder: str) -> dict[str, Any]:
+    """Judges and embedder by name, open."""
+    texts = _texts(judges, embedder)
+    found: dict[str, Any] = importlib.import_module("michelangelo.llm.tracebench.engines").open_all(texts, os.environ)
+    return found
+
+
+def _texts(judges: tuple[str, ...], embedder: str) -> Mapping[str, str]:
     texts = {"embedder": embedder} if embedder else {}
     for judge in judges:
         name, equals, text = judge.partition("=")

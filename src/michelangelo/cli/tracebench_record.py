@@ -47,9 +47,7 @@ def record(suite: Path, store: Path, output_format: Any, **words: Any) -> None:
     stores = importlib.import_module("michelangelo.llm.tracebench.store")
     stores.check_name(words["name"])
     asked = importlib.import_module("michelangelo.llm.tracebench.suite").load(suite)
-    opening = importlib.import_module("michelangelo.llm.tracebench.engines")
-    texts = dict(tracebench_options.engine_texts(words["judges"], words["embedder"]))
-    opened = opening.open_all(texts)
+    opened = tracebench_options.opened_judges(words["judges"], words["embedder"])
     try:
         made = _made(asked, _options(words, opened), words, store)
     finally:
@@ -100,7 +98,7 @@ def _made(asked: Any, options: Any, words: dict[str, Any], store: Path) -> Any:
     if words["trace"]:
         traces = importlib.import_module("michelangelo.llm.tracebench.traces")
         return traces.record(asked, words["trace"], options, now)
-    engine = importlib.import_module("michelangelo.llm.tracebench.engines").open_engine(words["engine"])
+    engine = tracebench_options.opened(words["engine"])
     total = sum(options.repeats or case.repeats for case in asked.cases)
     try:
         return recorder.record(asked, engine, options, now, _progress(total))

@@ -49,11 +49,10 @@ def watch(ctx: click.Context, /, baseline: str, engine: str, store: Path, output
       mactl tracebench watch main@3 --engine endpoint.yaml --looks 0 --every 1h
     """
     watching = importlib.import_module("michelangelo.llm.tracebench.watching")
-    engines = importlib.import_module("michelangelo.llm.tracebench.engines")
     recorder = importlib.import_module("michelangelo.llm.tracebench.recorder")
     recorded = importlib.import_module("michelangelo.llm.tracebench.store").read(store, baseline)
-    judges = engines.open_all(tracebench_options.engine_texts(words["judges"], words["embedder"]))
-    endpoint = engines.open_engine(engine)
+    judges = tracebench_options.opened_judges(words["judges"], words["embedder"])
+    endpoint = tracebench_options.opened(engine)
     try:
         importlib.import_module("michelangelo.llm.tracebench.scoring").check_engines(recorded.suite, judges)
         plan = watching.Plan(

@@ -6,41 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import yaml
 
 from michelangelo import errors
 from michelangelo.llm.scorer import engine_kinds
 from michelangelo.llm.scorer.config import EngineConfig
 from michelangelo.llm.scorer.engine import Engine
+from michelangelo.llm.scorer.engines import opening
 
 __all__ = ["open_all", "open_engine"]
 
 
-def open_engine(text: str) -> Engine:
+def open_engine(text: str, environment: Mapping[str, str] | None = None) -> Engine:
     """From a YAML or JSON file with `kind` and the fields of that kind, or from the same as a flow mapping:
-    `{kind: http, url: …}`. Raises SuiteError, EngineError or SettingsError."""
+    `{kind: http, model: …}`. environment: where keys are looked up. Raises SuiteError, EngineError or ModelError."""
     document = _document(text)
     if isinstance(document.get("engine"), Mapping):
         # A scorer's job file names its engine so.
         document = dict(document["engine"])
     if not isinstance(document.get("kind"), str):
-        raise errors.SuiteError(
-            f"{text} names no engine: give its kind, one of {', '.join(engine_kinds.KINDS)}, python"
-        )
-    try:
-        config = EngineConfig.model_validate(document)
-    except pydantic.ValidationError as e:
-        raise errors.SuiteError(f"{text} is no engine: {e.errors()[0]['msg']}") from e
-    return engine_kinds.open_engine(config)
+        raise errors.SuiteError(f"{text} names no engine: give its kind, one of {', '.join(opening.KINDS)}, python")
+    config = EngineConfig.model_validate(document)
+    if wrong := engine_kinds.check(config, "engine"):
+        raise errors.SuiteError(f"{text} is no engine:\n" + "\n".join(wrong))
+    return engine_kinds.open_engine(config, environment)
 
 
-def open_all(texts: Mapping[str, str]) -> dict[str, Engine]:
+def open_all(texts: Mapping[str, str], environment: Mapping[str, str] | None = None) -> dict[str, Engine]:
     """Several by name; what was opened is closed again when one fails."""
     made: dict[str, Engine] = {}
     try:
         for name, text in texts.items():
-            made[name] = open_engine(text)
+            made[name] = open_engine(text, environment)
     except errors.MichelangeloError:
         for engine in made.values():
             engine.close()
