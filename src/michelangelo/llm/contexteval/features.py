@@ -142,7 +142,20 @@ def _proximity(retrieval: Retrieval) -> float:
 def _anchors(retrieval: Retrieval) -> float:
     if not retrieval.anchors:
         return 1.0
-    return max(len(passage.anchors) for passage in _top(retrieval)) / len(retrieval.anchors)
+    return max(
+        sum(_has_anchor(passage, anchor) for anchor in retrieval.anchors) / len(retrieval.anchors)
+        for passage in _top(retrieval)
+    )
+
+
+def _has_anchor(passage: Passage, anchor: str) -> float:
+    """1 for the anchor as it stands; of a dotted name (`list.remove`) nearly as much for its last part alone, as a
+    section on lists need not say the first one again."""
+    if anchor in passage.anchors:
+        return 1.0
+    last = re.split(r"[.\s]", anchor.rstrip("().= "))[-1]
+    is_there = len(last) > 1 and re.search(rf"(?<!\w){re.escape(last)}(?!\w)", passage.text) is not None
+    return 0.8 if is_there else 0.0
 
 
 def _rarest_term(retrieval: Retrieval) -> float:

@@ -16,6 +16,7 @@ Fisch, Lei and Schuster 2022, "Conformal Risk Control" (the bound on the mean).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def needed(
     return high
 
 
+@functools.lru_cache(maxsize=10_000)
 def allowed_errors(
     n: int, risk: float, confidence: float, *, guarantee: Guarantee = "confidence", next_questions: int = 0
 ) -> int:
