@@ -31,7 +31,7 @@ from michelangelo.llm.scorer.engines import opening
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 """Read by torch and vLLM when they are imported."""
-MODEL = {
+MODEL: dict[str, Any] = {
     "vocab_size": 4096,
     "hidden_size": 256,
     "intermediate_size": 688,
@@ -62,10 +62,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_model(Path(folder))
         contenders = {}
-        for name, fields in {
+        fields_of: dict[str, dict[str, Any]] = {
             "torch": {"cache_bytes": 1 << 29, "device": "cpu"},
             "vllm": {"max_sequences": 64, "max_context": 1024, "compiles": not arguments.eager},
-        }.items():
+        }
+        for name, fields in fields_of.items():
             config = opening.parse({"kind": name, "model": folder, "dtype": "float32", **fields})
             engine = opening.open_engine(config)
             stack.callback(engine.close)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,7 +133,7 @@ def test_time_is_counted_in_steps() -> None:
     requests = [Request(str(n), prompt="x", sampling=Sampling(max_tokens=8, ignores_eos=True)) for n in range(2)]
     for request in requests:
         engine.submit(request)
-    found = {}
+    found: dict[str, Any] = {}
     while len(found) < 2:
         found |= {completion.id: completion.timing for completion in engine.poll()}
     # Three steps of latency, then two tokens a step; the second waits for the first.
