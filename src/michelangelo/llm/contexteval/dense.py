@@ -38,7 +38,7 @@ def build(vectors: Vectors, kind: IndexKind, path: Path) -> Literal["flat", "ivf
     for start in range(0, rows, 8192):
         index.add(np.ascontiguousarray(vectors[start : start + 8192]))
     if is_ivf:
-        index.set_direct_map_type(faiss.DirectMap.Array)
+        index.make_direct_map()
     faiss.write_index(index, str(path))
     return "ivf" if is_ivf else "flat"
 

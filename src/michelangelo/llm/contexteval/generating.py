@@ -75,7 +75,7 @@ def generate(
     if _refuses(text):
         return Generated([], [], [], "the engine found no answer in the passages", text)
     checker = _Checker(retrieval, given, analyzer, embedder, settings)
-    kept, removed = [], []
+    kept, removed = list[Claim](), list[Claim]()
     for sentence, numbers in split(text):
         claim = checker.checked(sentence, numbers)
         (kept if claim.check.is_supported else removed).append(claim)

@@ -35,7 +35,7 @@ def read(chunk: ChunkView, terms: Sequence[Term], anchors: Sequence[str], analyz
     """`terms` and `anchors` are the question's."""
     weights = {term.stem: term.idf for term in terms}
     total = sum(weights.values())
-    found = _found(chunk.text, weights, analyzer)
+    found = analyzer.places(chunk.text, weights)
     above = heading_text(chunk.section, "")
     covered = {stem for _, _, stem in found} | (set(analyzer.stems(above)) & weights.keys())
     whole = f"{above}\n{chunk.text}"
@@ -50,7 +50,7 @@ def sentences(chunk: ChunkView, terms: Sequence[Term], analyzer: words.Analyzer)
     """All of them, with what each has of the question's terms."""
     weights = {term.stem: term.idf for term in terms}
     total = sum(weights.values())
-    found = _found(chunk.text, weights, analyzer)
+    found = analyzer.places(chunk.text, weights)
     made = []
     for start, end in words.sentences(chunk.text):
         inside = {stem for begin, stop, stem in found if begin >= start and stop <= end}
@@ -70,10 +70,6 @@ def score(*, cosine: float, bm25_share: float, evidence: Evidence, num_anchors: 
     if num_anchors:
         parts["anchors"] = len(evidence.anchors) / num_anchors
     return sum(WEIGHTS[name] * value for name, value in parts.items()) / sum(WEIGHTS[name] for name in parts)
-
-
-def _found(text: str, weights: Mapping[str, float], analyzer: words.Analyzer) -> list[tuple[int, int, str]]:
-    return [(word.start, word.end, stem) for word in analyzer.words(text) for stem in word.stems if stem in weights]
 
 
 def _proximity(stems: Sequence[str], positions: Sequence[int]) -> float:

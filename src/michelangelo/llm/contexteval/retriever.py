@@ -266,8 +266,8 @@ class Retriever:
         if vectors is None or len(vectors) != len(passage.sentences):
             return passage
         # A sentence behind what the embedder reads has no vector.
-        has_one = vectors.any(axis=1)
-        pairs = zip(passage.sentences, vectors @ vector, has_one, strict=True)
+        has_one = [bool(row.any()) for row in vectors]
+        pairs = zip(passage.sentences, (vectors @ vector).tolist(), has_one, strict=True)
         return replace(
             passage,
             sentences=tuple(replace(one, similarity=float(value)) if known else one for one, value, known in pairs),
@@ -279,4 +279,4 @@ def _largest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int6
     rows = np.flatnonzero(scores > 0)
     if len(rows) > count:
         rows = rows[np.argpartition(-scores[rows], count - 1)[:count]]
-    return rows[np.lexsort((rows, -scores[rows]))].astype(np.int64)
+    return np.asarray(rows[np.lexsort((rows, -scores[rows]))], dtype=np.int64)

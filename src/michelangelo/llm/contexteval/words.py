@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +91,22 @@ class Analyzer:
                 continue
             if stems := self._stems_of(token):
                 found.append(Word(match.start(), match.end(), stems))
+        return found
+
+    def places(self, text: str, wanted: Collection[str]) -> list[tuple[int, int, str]]:
+        """Where these stems are: start, end and stem, in order. As `words`, for the many words that are not wanted."""
+        found: list[tuple[int, int, str]] = []
+        stems_of = self._stems_of
+        for match in _WORD.finditer(text):
+            token = match[0]
+            if not token.isascii() and _CJK.search(token):
+                found += [
+                    (one.start, one.end, one.stems[0]) for one in _pairs(token, match.start()) if one.stems[0] in wanted
+                ]
+                continue
+            for stem in stems_of(token):
+                if stem in wanted:
+                    found.append((match.start(), match.end(), stem))
         return found
 
     def stems(self, text: str) -> list[str]:
