@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import orjson
-from scipy import stats
+from scipy import special
 
 from michelangelo import errors
 from michelangelo.llm.scorer.engine import Engine
@@ -84,7 +84,7 @@ def allowance(baseline: Recording, alpha: float, tolerance: float) -> float:
         repeats = np.array([len(rows) for rows in by_case])
         # One more unit of variance than was seen: few repeats that agree prove no certainty.
         variance = float((rates * (1 - rates) / (repeats - 1)).sum()) + 1
-        luck = min(luck, float(stats.norm.isf(risk)) * math.sqrt(variance) / n)
+        luck = min(luck, -float(special.ndtri(risk)) * math.sqrt(variance) / n)
     return min(0.99, tolerance + max(0.0, luck))
 
 

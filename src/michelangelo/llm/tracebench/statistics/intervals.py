@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import special
 
 __all__ = ["drop_bounds", "largest_drop", "rate_bounds", "within_case_variance"]
 
@@ -39,13 +39,16 @@ def largest_drop(differences: npt.NDArray[np.float64], confidence: float = 0.95)
     z = float(special.ndtri(confidence))
 
     def beyond(drop: float) -> float:
-        # At the ends nothing varies, and the distance is infinite.
-        return max(-1e9, min(1e9, _score(worse, better, n, drop) + z))
+        return _score(worse, better, n, drop) + z
 
     estimate = total / n
     if estimate >= 1 or beyond(1.0) >= 0:
         return 1.0
-    return float(optimize.brentq(beyond, estimate, 1.0, xtol=1e-9))
+    low, high = estimate, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if beyond(middle) > 0 else (low, middle)
+    return high
 
 
 def rate_bounds(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -53,8 +56,8 @@ def rate_bounds(successes: float, trials: int, confidence: float = 0.95) -> tupl
     if not trials:
         return (0.0, 1.0)
     tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, successes, trials - successes + 1)) if successes > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
+    low = float(special.betaincinv(successes, trials - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(special.betaincinv(successes + 1, trials - successes, 1 - tail)) if successes < trials else 1.0
     return (low, high)
 
 

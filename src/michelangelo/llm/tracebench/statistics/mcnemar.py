@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal, special, stats
+from scipy import special
 
 __all__ = ["MAX_SUPPORT", "Side", "binomial", "counts", "critical"]
 
@@ -20,6 +20,7 @@ Side: TypeAlias = Literal["worse", "differs"]
 """worse: the alternative is a positive sum. differs: any sum but zero."""
 MAX_SUPPORT: Final = 200_000
 """Possible sums beyond which draws take the place of the exact distribution."""
+_DIRECT: Final = 20_000_000
 
 
 def binomial(num_worse: int, num_better: int, *, side: Side = "worse") -> float:
@@ -58,12 +59,11 @@ def counts(differences: npt.NDArray[np.int64], *, side: Side = "worse", seed: in
 
 def critical(totals: npt.NDArray[np.int64], level: float) -> npt.NDArray[np.int64]:
     """For each number of discordant pairs, the fewest worse ones whose p-value is at most `level`; total + 1: none."""
-    found = stats.binom.isf(level, totals, 0.5).astype(np.int64) + 1
-    # isf answers for a continuous level; one step to either side may be the exact answer.
+    # The inverse is of the continuous function; one step to either side may be the exact answer.
+    found = np.ceil(special.bdtrik(1 - level, np.maximum(totals, 1), 0.5)).astype(np.int64) + 1
     for step in (-1, 0, 1):
         candidate = np.clip(found + step, 0, totals + 1)
-        fits = stats.binom.sf(candidate - 1, totals, 0.5) <= level
-        fits &= stats.binom.sf(candidate - 2, totals, 0.5) > level
+        fits = (_above(candidate, totals) <= level) & (_above(candidate - 1, totals) > level)
         found = np.where(fits, candidate, found)
     return np.asarray(np.clip(found, 0, totals + 1), dtype=np.int64)
 
@@ -74,8 +74,22 @@ def _distribution(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) 
     for size, number in zip(sizes.tolist(), numbers.tolist(), strict=True):
         spaced = np.zeros(2 * size * number + 1)
         spaced[:: 2 * size] = _coins(number)
-        made = np.clip(signal.convolve(made, spaced, method="auto"), 0.0, None)
+        made = _convolved(made, spaced)
     return np.asarray(made, dtype=np.float64)
+
+
+def _above(least: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """P(heads >= least) of so many coins."""
+    return np.asarray(np.where(least > totals, 0.0, special.bdtrc(least - 1, totals, 0.5)), dtype=np.float64)
+
+
+def _convolved(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Exactly where that is quick; else by Fourier transforms, right to 1e-15 in all."""
+    if len(a) * len(b) <= _DIRECT:
+        return np.convolve(a, b)
+    size = len(a) + len(b) - 1
+    made = np.fft.irfft(np.fft.rfft(a, size) * np.fft.rfft(b, size), size)
+    return np.asarray(np.maximum(made, 0.0), dtype=np.float64)
 
 
 def _coins(number: int) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from michelangelo.llm.tracebench.statistics import mcnemar
 
@@ -32,7 +32,8 @@ def detection(num_cases: int, discordance: float, drop: float, level: float) -> 
     if num_cases <= 0 or share <= 0:
         return 0.0
     totals, chances, needed = _plan(num_cases, share, level)
-    return float((chances * special.bdtrc(needed - 1, totals, (share + drop) / (2 * share))).sum())
+    found = np.where(needed > totals, 0.0, special.bdtrc(needed - 1, totals, (share + drop) / (2 * share)))
+    return float((chances * found).sum())
 
 
 def smallest_drop(num_cases: int, discordance: float, level: float, power: float = 0.8) -> float:
@@ -55,4 +56,6 @@ def _plan(num_cases: int, share: float, level: float) -> tuple[_Ints, _Floats, _
     middle, spread = num_cases * share, math.sqrt(num_cases * share * (1 - share))
     low = max(0, math.floor(middle - 8 * spread - 8))
     totals = np.arange(low, min(num_cases, math.ceil(middle + 8 * spread + 8)) + 1)
-    return totals, stats.binom.pmf(totals, num_cases, share), mcnemar.critical(totals, level)
+    logs = special.gammaln(num_cases + 1) - special.gammaln(totals + 1) - special.gammaln(num_cases - totals + 1)
+    logs += special.xlogy(totals, share) + special.xlog1py(num_cases - totals, -share)
+    return totals, np.asarray(np.exp(logs), dtype=np.float64), mcnemar.critical(totals, level)
