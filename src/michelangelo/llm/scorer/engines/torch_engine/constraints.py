@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 __all__ = ["BadSchema", "Constraint", "Grammars", "hide"]
 
 
-_LAYOUT: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_LAYOUT: Final[Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As `json.dumps` writes it: where any white space is allowed, a small model may write nothing else for ever."""
 
 
@@ -60,7 +60,7 @@ class Grammars:
         except ImportError as e:
             raise BadSchema("json_schema needs pip install 'michelangelo-oss[llm]'") from e
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(dict(schema)), defaults=dict(_LAYOUT))
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(dict(schema)), defaults=_LAYOUT)
         except (ValueError, TypeError) as e:
             raise BadSchema(f"json_schema is no schema: {_first_line(e)}") from e
         problem = llguidance.LLMatcher.validate_grammar(grammar, None)

@@ -116,7 +116,7 @@ class DecodeGraphs:
             logits: torch.Tensor = made.logits[0]
             return logits
 
-        side = torch.cuda.Stream(device)
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):

@@ -128,7 +128,7 @@ class Forward:
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """[row, size] → [row]: the one label of a model that classifies."""
         with torch.inference_mode():
-            return cast(torch.Tensor, self.loaded.model.score(hidden))[:, 0]
+            return cast(torch.Tensor, cast(Any, self.loaded.model).score(hidden))[:, 0]
 
     def close(self) -> None:
         """May be called twice."""

@@ -135,13 +135,15 @@ def layer_shapes(loaded: Loaded) -> list[LayerShape]:
 
 
 def own_hidden_states(loaded: Loaded, tokens: Sequence[int]) -> torch.Tensor:
-    """Hidden states [tokens, size] by the model's own eager attention, without any of ours."""
+    """Hidden states [tokens, size] by the model's own eager attention, without any of ours. Raises ModelError."""
     ours = loaded.attention
     loaded.model.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
             row = torch.tensor([list(tokens)], device=loaded.device)
             made = loaded.base(input_ids=row, use_cache=False).last_hidden_state[0]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as e:
+        raise errors.ModelError(f"{_name(loaded)}: cannot be run at all: {_first_line(e)}") from e
     finally:
         loaded.model.set_attn_implementation(ours)
     return cast(torch.Tensor, made)
