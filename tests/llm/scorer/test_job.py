@@ -103,7 +103,7 @@ def test_parquet_output_has_the_lines_as_columns(tmp_path: Path) -> None:
 
 
 def test_batch_file_is_answered_as_a_batch(tmp_path: Path) -> None:
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
     rows: list[Any] = [
         {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body},
         {"custom_id": "b", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Hi", "logprobs": 1}},

@@ -46,6 +46,8 @@ class Member:
     capacity: int = 0
     shards: set[int] = field(default_factory=set)
     waits: bool = False
+    knows: bool = False
+    """That there is no shard for it yet."""
     is_stopping: bool = False
     counts: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
@@ -259,7 +261,7 @@ class Dispatcher:
                 member.ready = member.heard
                 member.engine, member.capacity = message["engine"], message["capacity"]
             case "want":
-                member.waits = True
+                member.waits, member.knows = True, False
             case "progress":
                 self._progress(member, message)
             case "done":
@@ -282,6 +284,9 @@ class Dispatcher:
                 member.num_shards += 1
                 member.heard = time.monotonic()
                 member.replica.send({"type": "shard", "order": self._order(number).to_json()})
+            elif member.waits and not member.knows:
+                member.knows = True
+                member.replica.send({"type": "none"})  # for now: it need not wait for one
 
     def _order(self, number: int) -> Order:
         shard = self._shards[number]

@@ -6,9 +6,9 @@ Within 1 % of the value at any quantile, as in DDSketch (Masson et al. 2019, arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 __all__ = ["ACCURACY", "Sketch"]
 
@@ -55,11 +55,11 @@ class Sketch:
                 return float(2 * _GAMMA**bucket / (_GAMMA + 1))
         return None
 
-    def to_json(self) -> dict[str, float | list[list[int]]]:
+    def to_json(self) -> dict[str, Any]:
         return {"total": self.total, "buckets": [[bucket, count] for bucket, count in sorted(self.buckets.items())]}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, float | Iterable[tuple[int, int]]]) -> Self:
-        made = cls(total=float(value["total"]))  # type: ignore[arg-type]
-        made.buckets.update((int(bucket), int(count)) for bucket, count in value["buckets"])  # type: ignore[union-attr]
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        made = cls(total=float(value["total"]))
+        made.buckets.update((int(bucket), int(count)) for bucket, count in value["buckets"])
         return made

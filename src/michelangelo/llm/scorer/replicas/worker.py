@@ -29,6 +29,8 @@ from michelangelo.llm.scorer.templates import Asked, Prompter
 __all__ = ["Setup", "Worker", "work"]
 
 _POLL_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 0.2
+"""For the driver to answer a wish."""
 _PROGRESS_SECONDS: Final = 0.5
 _CANCEL_SECONDS: Final = 5.0
 """For an engine to give back what was cancelled."""
@@ -140,6 +142,7 @@ class Worker:
         self._is_alone = False
         self._flights: dict[str, _Flight] = {}
         self._has_asked = False
+        self._awaits = False
         self._is_stopping = False
         self._counts = _Counts()
         self._said = 0.0
@@ -178,17 +181,21 @@ class Worker:
         while True:
             unread = sum(shard.num_rows - shard.num_read for shard in self._unread)
             if not self._has_asked and not self._is_stopping and unread <= self._capacity:
-                self._has_asked = True
+                self._has_asked = self._awaits = True
                 self._channel.send({"type": "want"})
             is_idle = not self._open and not self._flights and not self._is_stopping
             if is_idle:
                 self._tell(at_once=True)
-            message = self._channel.receive(None if is_idle else 0)
+            # An engine that has room is not asked to work before what it could have is here.
+            has_room = self._awaits and not self._is_alone and unread + len(self._flights) < self._capacity
+            message = self._channel.receive(None if is_idle else _ANSWER_SECONDS if has_room else 0)
             if message is None:
+                self._awaits = False
                 return
+            self._awaits = False
             if message["type"] == "stop":
                 self._is_stopping = True
-            else:
+            elif message["type"] == "shard":
                 self._has_asked = False
                 shard = OpenShard(Order.from_json(message["order"]), self._folder, self._who, self._reader)
                 self._open[shard.number] = shard
