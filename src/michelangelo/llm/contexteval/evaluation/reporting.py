@@ -60,7 +60,7 @@ def sentences(made: Evaluation) -> list[str]:
     ]
     if made.cosine is not None and made.cosine.values["coverage_answerable"] > 0:
         gain = made.measures.values["coverage_answerable"] / made.cosine.values["coverage_answerable"]
-        said.append(f"With this promise it answers {gain:.2f} times as many answerable questions as a cosine cut-off.")
+        said.append(f"It answers {gain:.2f} times as many answerable questions as a cosine cut-off with this promise.")
     faith = made.faithfulness
     said.append(
         f"{faith.answers} answers with {faith.claims} claims: {faith.supported} supported, {faith.cited} cited; "
