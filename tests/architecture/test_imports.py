@@ -23,6 +23,8 @@ OPTIONAL = {
 """Heavy libraries that a function may import when it is called."""
 ENVIRONMENT_READERS = {"michelangelo.app.settings"}
 ENVIRONMENT_CARRIERS = {
+    "michelangelo.cli.llm_score",
+    "michelangelo.cli.tracebench_options",
     "michelangelo.executors.inprocess",
     "michelangelo.executors.launch",
     "michelangelo.executors.ray.session",
