@@ -3,8 +3,8 @@
     python examples/catch_regression/main.py
 
 A small Llama learns sums, differences, products and maxima of two digits by heart. Then it is tuned further, on notes
-in which a third of the products is wrong: the second checkpoint. Both answer the same suite of 400 questions; Trace-bench
-says that the products became worse, and that the rest did not.
+in which a third of the products is wrong: the second checkpoint. Both answer the same suite of 400 questions, and
+Trace-bench says that the products became worse, and that the rest did not.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def train_both(folders: dict[str, Path], steps: int, tuning_steps: int) -> None:
     model: Any = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(ALPHABET),
-            hidden_size=128,
+            hidden_size=64,
             intermediate_size=256,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -98,10 +98,10 @@ def train_both(folders: dict[str, Path], steps: int, tuning_steps: int) -> None:
             tie_word_embeddings=True,
         )
     )
-    loss = train(model, lines(share_wrong=0.0), steps, rate=3e-3)
+    loss = train(model, lines(share_wrong=0.0), steps, rate=6e-3)
     save(model, folders["before"])
     print(f"trained for {steps} steps in {time.monotonic() - began:.0f} s, loss {loss:.4f}")
-    loss = train(model, lines(share_wrong=1 / 3), tuning_steps, rate=1e-3)
+    loss = train(model, lines(share_wrong=1 / 3), tuning_steps, rate=2e-3)
     save(model, folders["after"])
     print(f"tuned for {tuning_steps} steps more, loss {loss:.4f}")
 

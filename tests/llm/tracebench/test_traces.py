@@ -16,7 +16,7 @@ from michelangelo.llm.tracebench import otlp, spans, suite, traces
 from michelangelo.llm.tracebench.recorder import Options
 from michelangelo.llm.tracebench.recording import Recording
 
-SUITE = {
+SUITE: dict[str, Any] = {
     "name": "capitals",
     "cases": [
         {"id": "france", "prompt": "Capital of  France?", "checks": [{"exact": "Paris"}]},
@@ -99,7 +99,7 @@ def test_spans_that_name_their_case_are_repeats_in_order_of_time(tmp_path: Path)
     assert made.header.notes == ("1 cases of the suite are not in the trace: france",)
 
 
-OLDER = {
+OLDER: dict[str, Any] = {
     "events of choices": {
         "events": [
             {"name": "gen_ai.user.message", "attributes": attributes({"content": "Capital of France?"})},
@@ -186,7 +186,7 @@ def test_what_a_trace_lacks_is_counted_and_listed(tmp_path: Path) -> None:
 
 
 def test_a_question_that_two_cases_ask_belongs_to_none(tmp_path: Path) -> None:
-    cases = [*SUITE["cases"], {"id": "twice", "prompt": "Capital of Italy?"}]  # type: ignore[misc]
+    cases = [*SUITE["cases"], {"id": "twice", "prompt": "Capital of Italy?"}]
     content = document(
         span(messages("Capital of Italy?", "Rome", as_text=True)),
         span(messages("Capital of France?", "Paris", as_text=True), 2),

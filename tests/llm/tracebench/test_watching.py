@@ -14,6 +14,7 @@ from michelangelo import errors
 from michelangelo.llm.scorer.engine import Completion
 from michelangelo.llm.tracebench import watching
 from michelangelo.llm.tracebench.recorder import Options
+from michelangelo.llm.tracebench.recording import Recording
 from michelangelo.llm.tracebench.statistics import sequential
 from michelangelo.llm.tracebench.watching import Plan
 
@@ -98,7 +99,7 @@ def test_the_baselines_luck_covers_its_error() -> None:
 
 
 @pytest.fixture
-def baseline() -> answering.Recording:
+def baseline() -> Recording:
     return answering.recorded(answering.yes_suite(50, repeats=2), answering.saying("yes"))
 
 
@@ -106,7 +107,7 @@ def plan(sample: int = 10) -> Plan:
     return Plan("digest", "engine", 0.05, 0.03, 0.05, sample, 0)
 
 
-def test_a_watch_goes_on_where_its_file_ends(tmp_path: Path, baseline: answering.Recording) -> None:
+def test_a_watch_goes_on_where_its_file_ends(tmp_path: Path, baseline: Recording) -> None:
     file, broken = tmp_path / "watch.jsonl", answering.by_rate(0.3, seed=1)
     for number in (1, 2, 3):
         with watching.opened(file, plan()) as watch:
@@ -119,21 +120,21 @@ def test_a_watch_goes_on_where_its_file_ends(tmp_path: Path, baseline: answering
         assert len({look.cases for look in watch.looks}) == 3
 
 
-def test_an_endpoint_that_is_as_before_gives_no_alarm(tmp_path: Path, baseline: answering.Recording) -> None:
+def test_an_endpoint_that_is_as_before_gives_no_alarm(tmp_path: Path, baseline: Recording) -> None:
     with watching.opened(tmp_path / "watch.jsonl", plan()) as watch:
         for _ in range(20):
             watch.look(baseline, answering.saying("yes"), Options(), answering.NOW)
         assert not watch.has_alarm
 
 
-def test_errors_of_the_endpoint_count_as_failed(tmp_path: Path, baseline: answering.Recording) -> None:
+def test_errors_of_the_endpoint_count_as_failed(tmp_path: Path, baseline: Recording) -> None:
     failing = answering.Answering(lambda r: Completion(id=r.id, error="503 from the server", finish_reason="error"))
     with watching.opened(tmp_path / "watch.jsonl", plan()) as watch:
         look = watch.look(baseline, failing, Options(), answering.NOW)
     assert (look.passed, look.errors) == (0, 10)
 
 
-def test_a_look_that_was_cut_off_never_counted(tmp_path: Path, baseline: answering.Recording) -> None:
+def test_a_look_that_was_cut_off_never_counted(tmp_path: Path, baseline: Recording) -> None:
     file = tmp_path / "watch.jsonl"
     with watching.opened(file, plan()) as watch:
         first = watch.look(baseline, answering.saying("yes"), Options(), answering.NOW)

@@ -81,7 +81,7 @@ def _items(documents: list[Any], kind: str) -> Iterator[Any]:
 def _list(holder: Any, *names: str) -> list[Any]:
     if not isinstance(holder, Mapping):
         return []
-    found = next((holder[name] for name in names if name in holder), [])
+    found: Any = next((holder[name] for name in names if name in holder), [])
     return found if isinstance(found, list) else []
 
 

@@ -54,18 +54,15 @@ def exchange(span: Span) -> Exchange:
             attributes.update(event.attributes)
             if isinstance(event.body, Mapping):
                 attributes.update(event.body)
-    asked, said, calls, reason = _asked(attributes, span), None, (), ""
-    output = _output(attributes, span)
-    if output is not None:
-        said, calls, reason = output
+    asked, output = _asked(attributes, span), _output(attributes, span)
+    text, calls, reason = output or ("", (), "")
     reasons = attributes.get("gen_ai.response.finish_reasons")
     if not reason and isinstance(reasons, list) and reasons:
         reason = str(reasons[0])
     error = ""
     if span.has_failed or "error.type" in attributes:
         error = span.message or str(attributes.get("error.type", "the span has failed"))
-    problem = "" if said is not None or error else "it has no output messages: was the capture of contents on?"
-    text = said or ""
+    problem = "" if output is not None or error else "it has no output messages: was the capture of contents on?"
     return Exchange(
         span=span.id,
         case=next((str(attributes[name]) for name in CASE_ATTRIBUTES if attributes.get(name)), ""),

@@ -86,7 +86,7 @@ def _above(least: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]) -> npt.N
 def _convolved(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Exactly where that is quick; else by Fourier transforms, right to 1e-15 in all."""
     if len(a) * len(b) <= _DIRECT:
-        return np.convolve(a, b)
+        return np.asarray(np.convolve(a, b), dtype=np.float64)
     size = len(a) + len(b) - 1
     made = np.fft.irfft(np.fft.rfft(a, size) * np.fft.rfft(b, size), size)
     return np.asarray(np.maximum(made, 0.0), dtype=np.float64)
