@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.llm.scorer import scoring_jobs
 
 from michelangelo import errors
 from michelangelo.llm.scorer import config as configuration
 from michelangelo.llm.scorer import job
-from tests.llm.scorer import scoring_jobs
 
 # Ray warns of its own settings while it copies them, and leaves handles of its logs open.
 pytestmark = [

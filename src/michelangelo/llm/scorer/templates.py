@@ -23,6 +23,7 @@ from michelangelo.llm.scorer.row_error import RowError
 
 __all__ = ["Asked", "Prompter", "inlined"]
 
+_NOTHING: Final = Request("")
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
 _ENGINE_TASKS: Final[Mapping[str, Task]] = {
     "generate": "generate",
@@ -72,16 +73,16 @@ class Prompter:
         known = self.known(row)
         if self._config.input.format == "openai":
             made = batch_format.request_of(row, self._sampling)
-            return dataclasses.replace(known, request=made.request, batch=made.facts)
+            return Asked(made.request, known.row_id, known.kept, batch=made.facts)
         answer = row.get(self._config.choices.answer_column) if self._config.choices.answer_column else None
-        return dataclasses.replace(known, request=self._request(row), answer=answer)
+        return Asked(self._request(row), known.row_id, known.kept, answer)
 
     def known(self, row: Mapping[str, Any]) -> Asked:
         """What the output has of a row also when it cannot be asked; the request is empty."""
         keep = self._config.output.keep
         kept = row if "*" in keep else {name: row[name] for name in keep if name in row}
         name = "custom_id" if self._config.input.format == "openai" else self._config.prompt.id_column
-        return Asked(Request(""), row.get(name), kept)
+        return Asked(_NOTHING, row.get(name), kept)
 
     def _request(self, row: Mapping[str, Any]) -> Request:
         prompt = self._config.prompt

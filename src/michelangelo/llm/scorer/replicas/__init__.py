@@ -6,7 +6,8 @@
     starting       replicas from the driver's side: a thread, a process, or an actor of Ray
     on_ray         a replica as an actor of Ray
 
-Messages are JSON objects with a `type`. To a replica: `shard` (work), `none` (for now), `stop` (end when it is done). From
-it: `ready` (the engine is open), `want` (give me a shard), `progress` (also the sign of life), `done` (a shard is
-committed), `failed` (the engine is lost, or the job cannot go on), `bye`. `lost` is put in by the driver's side when it is gone.
+Messages are JSON objects with a `type`. To a replica: `shard` (work), `none` (no work for now), `stop` (end when it is
+done). From it: `ready` (the engine is open), `want` (give me a shard), `progress` (also the sign of life), `done` (a
+shard is committed), `failed` (the engine is lost, or the job cannot go on), `bye`. `lost` is put in by the driver's
+side when it is gone.
 """

@@ -245,11 +245,10 @@ class Worker:
         asked: Asked | None = None
         error = row.error
         if row.fields is not None:
-            asked = self._prompter.known(row.fields)
             try:
                 asked = self._prompter.ask(row.fields)
             except RowError as e:
-                error = e.message
+                asked, error = self._prompter.known(row.fields), e.message
         poison = (shard.order.poison or {}).get(number)
         if asked is not None and poison is None and not error:
             return replace(asked, request=replace(asked.request, id=f"{shard.number}-{number}"))
