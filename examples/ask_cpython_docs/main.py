@@ -3,7 +3,8 @@
     python examples/ask_cpython_docs/main.py [--all] [--embedder hashing] [--out FOLDER] [QUESTION …]
 
 The topics come with Python (`pydoc_data`). Without --all the shorter ones are taken, with the questions they answer
-and those that none answers. A quarter of the questions is held out and shows whether the promise is kept.
+and those that none answers. A quarter of the questions is held out and shows whether the promise is kept;
+`--out FOLDER` keeps the report, gate.html.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from pydoc_data import topics
 
 from michelangelo.llm.contexteval import asking, calibration, corpus, gate, ingest, questions, retriever
+from michelangelo.llm.contexteval.evaluation import evaluating, reporting
 
 HERE = Path(__file__).parent
 LONGEST = 10_000
@@ -53,13 +55,12 @@ def run(out: Path, takes_all: bool, embedder: str, asked: tuple[str, ...]) -> No
     opened = corpus.open_corpus(folder)
     labelled = [one for one in everything if one.document in names or not one.is_answerable]
     held_out, others = questions.split(labelled, 0.25)
-    asker = asking.Asker(opened, calibrated(opened, others, folder))
-    answers = {one: asker.ask(one.text) for one in held_out}
-    answerable = [one for one in held_out if one.is_answerable]
-    given = sum(answers[one].is_answered for one in answerable)
-    wrong = sum(answers[one].is_answered for one in held_out if not one.is_answerable)
-    print(f"held out: {given} of {len(answerable)} answerable questions answered, {wrong} of "
-          f"{len(held_out) - len(answerable)} others")  # fmt: skip
+    fitted = calibrated(opened, others, folder)
+    asker = asking.Asker(opened, fitted)
+    wanted = evaluating.EvaluationSettings(probes=10, repetitions=200)
+    made = evaluating.evaluate(folder, held_out, fitted, embedder=asker.retriever.embedder, settings=wanted)
+    reporting.write(made, out / "gate.html")
+    print("\nheld out:", *reporting.sentences(made), sep="\n  ")
     for question in asked:
         began = time.perf_counter()
         answer = asker.ask(question)

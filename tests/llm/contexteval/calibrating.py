@@ -18,6 +18,8 @@ TOPICS = (
     *("for", "global", "import", "integers", "lambda", "naming", "nonlocal", "numbers", "pass", "power", "raise"),
     *("return", "shifting", "truth", "try", "unary", "while", "with", "yield", "typesseq-mutable", "context-managers"),
 )
+MORE_TOPICS = (*TOPICS, "customization", "attribute-access", "typesmapping", "string-methods")
+"""About 250 chunks, which MiniLM embeds in half a minute."""
 
 
 def write_topics(folder: Path, names: tuple[str, ...] = TOPICS) -> Path:
@@ -35,13 +37,13 @@ def make_corpus(folder: Path, embedder: str = "hashing", names: tuple[str, ...] 
     return place
 
 
-def asked() -> tuple[Question, ...]:
-    """Of the questions over CPython's topics those that the small corpus answers, and some that it does not. (A question
-    that another topic answers is no near miss of these.)"""
+def asked(names: tuple[str, ...] = TOPICS, *, every: int = 6, of: int = 1) -> tuple[Question, ...]:
+    """Of the questions over CPython's topics those that the small corpus answers, and some that no topic answers: `of`
+    in `every`. (A question that another topic answers is no near miss of these.)"""
     everything = questions.load(QUESTIONS)
-    answerable = [one for one in everything if one.document in TOPICS]
+    answerable = [one for one in everything if one.document in names]
     others = [one for one in everything if not one.is_answerable]
-    return (*answerable, *others[::6])
+    return (*answerable, *(one for number, one in enumerate(others) if number % every < of))
 
 
 def synthetic(generator: np.random.Generator, label: Label, shift: float, number: int) -> Example:

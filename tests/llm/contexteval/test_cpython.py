@@ -1,4 +1,5 @@
-"""The gate over all of CPython's topics with real embeddings: the promise on other splits, and against a cosine."""
+"""The gate over CPython's topics with real embeddings: the promise on other splits, and against a cosine. A third of
+the topics, for time; `benchmarks/contexteval_gate.py` takes all."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.llm.contexteval import calibrating
 
-from michelangelo.llm.contexteval import calibration, corpus, questions, retriever
+from michelangelo.llm.contexteval import calibration, corpus, retriever
 from michelangelo.llm.contexteval.calibration import Goal, Rows
 from michelangelo.llm.contexteval.evaluation import resampling
 
@@ -17,9 +18,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """All questions, asked once."""
-    place: Path = calibrating.make_corpus(tmp_path_factory.mktemp("cpython"), embedder="minilm", names=())
+    place: Path = calibrating.make_corpus(
+        tmp_path_factory.mktemp("cpython"), embedder="minilm", names=calibrating.MORE_TOPICS
+    )
     retrieve = retriever.Retriever(corpus.open_corpus(place)).retrieve
-    examples, _ = calibration.examples(questions.load(calibrating.QUESTIONS), retrieve)
+    examples, _ = calibration.examples(calibrating.asked(calibrating.MORE_TOPICS, every=3, of=2), retrieve)
     return Rows.of(examples)
 
 
@@ -31,13 +34,6 @@ def test_promise_is_kept_on_held_out_questions_and_covers_half_as_much_again_as_
     assert found.refused == 0
     # What holds in 95 % is seen in at least 91 % of 200 repetitions, but in one case of two hundred.
     assert found.kept >= 0.91
-    assert found.gain >= 1.5
-
-
-def test_one_percent_is_promised_when_enough_questions_are_for_the_threshold(rows: Rows) -> None:
-    found = resampling.resample(rows, Goal(risk=0.01, share_for_weights=0.25), repetitions=50, held_out=0.1)
-    assert found.refused == 0
-    assert found.rates.mean() <= 0.01
     assert found.gain >= 1.5
 
 

@@ -141,7 +141,7 @@ def calibrate(asked: Sequence[Example], goal: Goal, *, embedder: str, corpus_dig
     if not 0.0 < goal.share_for_weights < 1.0:
         raise errors.CalibrationError(f"share_for_weights {goal.share_for_weights:g} must lie between 0 and 1")
     check([one.question for one in asked], goal)
-    chosen, _ = questions.split([one.question for one in asked], goal.share_for_weights, salt=goal.salt)
+    chosen, _ = _for_weights([one.question for one in asked], goal)
     ids = {question.id for question in chosen}
     for_weights = np.array([one.question.id in ids for one in asked], dtype=bool)
     rows = Rows.of(asked)
@@ -183,7 +183,7 @@ def calibrate(asked: Sequence[Example], goal: Goal, *, embedder: str, corpus_dig
 def check(asked: Sequence[Question], goal: Goal) -> None:
     """Before any question is asked: raises CalibrationError where their number alone cannot support the promise."""
     risk.check_level(goal.risk, goal.confidence)
-    _, second = questions.split(asked, goal.share_for_weights, salt=goal.salt)
+    _, second = _for_weights(asked, goal)
     if goal.rate == "unanswerable":
         has = sum(not question.is_answerable for question in second)
         least = risk.needed(goal.risk, goal.confidence, guarantee=goal.guarantee, next_questions=goal.next_questions)
@@ -253,6 +253,12 @@ def fit_threshold(
         )
     thresholds = risk.sequence(design, len(rows), risk=goal.risk, confidence=goal.confidence)
     return risk.answered_threshold(scores, ~rows.is_right, thresholds, risk=goal.risk, confidence=goal.confidence)
+
+
+def _for_weights(asked: Sequence[Question], goal: Goal) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    # A salt of its own: the caller may have held out some with the plain one, and the same hash would not deal the
+    # others at random.
+    return questions.split(asked, goal.share_for_weights, salt=f"weights {goal.salt}")
 
 
 def _fit(first: Rows, second: Rows, goal: Goal) -> tuple[Score, risk.Threshold, float]:
