@@ -131,7 +131,7 @@ def test_batch_file_is_answered_as_a_batch(tmp_path: Path) -> None:
 
 
 def test_choices_are_weighed_and_counted(tmp_path: Path) -> None:
-    rows = [{"prompt": f"{n}?", "options": ["yes", "no way"], "right": n % 2} for n in range(20)]
+    rows: list[dict[str, Any]] = [{"prompt": f"{n}?", "options": ["yes", "no way"], "right": n % 2} for n in range(20)]
     source = scoring_jobs.write_rows(tmp_path / "in.jsonl", [*rows, {"prompt": "?", "options": []}])
     choices = {"column": "options", "answer_column": "right"}
     report = scoring_jobs.score(source, tmp_path / "out.jsonl", task="choices", choices=choices)
