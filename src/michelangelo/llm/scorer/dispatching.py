@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from michelangelo.llm.scorer.replicas.open_shard import Order
 from michelangelo.llm.scorer.replicas.worker import Setup
 from michelangelo.llm.scorer.sharding import Shard
 
-__all__ = ["Dispatcher", "Member", "Standing", "Terms", "wanted_replicas"]
+__all__ = ["Dispatcher", "Member", "Standing", "Terms", "facts_of", "scoring_seconds", "wanted_replicas"]
 
 _LOOK_SECONDS: Final = 0.25
 _BACKLOG_SHARDS: Final = 2
@@ -382,28 +382,30 @@ class Dispatcher:
             if alone:
                 self._deaths[number, row] = self._deaths.get((number, row), 0) + 1
 
-    @property
-    def scoring_seconds(self) -> float:
-        """From when the first engine was open to the end of the last one; 0: none ever was."""
-        ready = [member.ready for member in self.members.values() if member.ready is not None]
-        ended = [member.ended or time.monotonic() for member in self.members.values()]
-        return max(ended) - min(ready) if ready else 0.0
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Of each replica, for the report."""
-        now = time.monotonic()
-        return [
-            {
-                "name": member.name,
-                "group": self._config.replicas[member.group].name or str(member.group),
-                "group_number": member.group,
-                "engine": member.engine,
-                "capacity": member.capacity,
-                "shards": member.num_shards,
-                "open_seconds": (member.ready or member.ended or now) - member.started,
-                "live_seconds": (member.ended or now) - member.started,
-                "error": member.error,
-                **dict(member.counts),
-            }
-            for member in self.members.values()
-        ]
+def scoring_seconds(members: Iterable[Member]) -> float:
+    """From when the first engine was open to the end of the last one; 0: none ever was."""
+    known = list(members)
+    ready = [member.ready for member in known if member.ready is not None]
+    ended = [member.ended or time.monotonic() for member in known]
+    return max(ended) - min(ready) if ready else 0.0
+
+
+def facts_of(members: Iterable[Member], config: ScoreConfig) -> list[dict[str, Any]]:
+    """Of each replica, for the report."""
+    now = time.monotonic()
+    return [
+        {
+            "name": member.name,
+            "group": config.replicas[member.group].name or str(member.group),
+            "group_number": member.group,
+            "engine": member.engine,
+            "capacity": member.capacity,
+            "shards": member.num_shards,
+            "open_seconds": (member.ready or member.ended or now) - member.started,
+            "live_seconds": (member.ended or now) - member.started,
+            "error": member.error,
+            **dict(member.counts),
+        }
+        for member in members
+    ]

@@ -20,6 +20,7 @@ from michelangelo.llm.scorer import (
     config as configuration,
 )
 from michelangelo.llm.scorer import (
+    dispatching,
     engine_kinds,
     manifest,
     page,
@@ -204,8 +205,8 @@ def _run(
     for _ in range(_MAX_ROUNDS):
         dispatcher = Dispatcher(config, folder, head, shards, terms)
         is_whole = dispatcher.run(shown.progress, should_stop)
-        replicas += dispatcher.facts()
-        scoring += dispatcher.scoring_seconds
+        replicas += dispatching.facts_of(dispatcher.members.values(), config)
+        scoring += dispatching.scoring_seconds(dispatcher.members.values())
         session = Session(number, time.monotonic() - began, scoring, replicas)
         if not is_whole:
             folder.add_event("stopped", number=number, **_values(session))
