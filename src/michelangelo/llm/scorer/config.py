@@ -51,8 +51,8 @@ _DEFAULT_SCHEMA: Final[Mapping[str, Any]] = {
     "additionalProperties": False,
 }
 _FIRST_KIND: Final = re.compile(r"^replicas\.(?!\d)")
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0.0)]
+_Positive = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0.0)]
 
 
 class _Section(pydantic.BaseModel):
@@ -109,7 +109,7 @@ class PromptConfig(_Section):
 class SamplingConfig(_Section):
     """How tokens are chosen; a row's own column goes before."""
 
-    max_tokens: Positive = 256
+    max_tokens: _Positive = 256
     temperature: float = Field(default=0.0, ge=0.0, le=100.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
@@ -188,17 +188,17 @@ class ReplicaConfig(_Section):
 class LimitsConfig(_Section):
     """When something has gone wrong for long enough."""
 
-    request_seconds: Seconds = 600.0
+    request_seconds: _Seconds = 600.0
     """A request that takes longer is cancelled, and its row failed."""
-    engine_seconds: Seconds = 300.0
+    engine_seconds: _Seconds = 300.0
     """An engine that does not come back from one call for so long is replaced."""
-    start_seconds: Seconds = 1800.0
+    start_seconds: _Seconds = 1800.0
     """For opening an engine."""
     max_errors: str = ""
     """Failed rows after which the job stops: `100`, or `5%` of the rows done (100 of them at least); empty: never."""
     max_restarts: int = Field(default=10, ge=0)
     """Engines that may be lost without a single row done in between."""
-    max_deaths_per_row: Positive = 2
+    max_deaths_per_row: _Positive = 2
     """Engines that one row may end before it is given up."""
 
     @pydantic.field_validator("max_errors", mode="before")
