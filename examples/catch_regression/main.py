@@ -38,8 +38,8 @@ WIDTH = 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("catch_regression"), help="the folder for everything")
-    parser.add_argument("--steps", type=int, default=400, help="of training (default: 400)")
-    parser.add_argument("--tuning-steps", type=int, default=120, help="of tuning further (default: 120)")
+    parser.add_argument("--steps", type=int, default=500, help="of training (default: 500)")
+    parser.add_argument("--tuning-steps", type=int, default=150, help="of tuning further (default: 150)")
     parser.add_argument("--fresh", action="store_true", help="train anew")
     words = parser.parse_args()
     if words.fresh:
@@ -86,7 +86,7 @@ def train_both(folders: dict[str, Path], steps: int, tuning_steps: int) -> None:
     model: Any = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(ALPHABET),
-            hidden_size=64,
+            hidden_size=128,
             intermediate_size=256,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -98,7 +98,7 @@ def train_both(folders: dict[str, Path], steps: int, tuning_steps: int) -> None:
             tie_word_embeddings=True,
         )
     )
-    loss = train(model, lines(share_wrong=0.0), steps, rate=6e-3)
+    loss = train(model, lines(share_wrong=0.0), steps, rate=4e-3)
     save(model, folders["before"])
     print(f"trained for {steps} steps in {time.monotonic() - began:.0f} s, loss {loss:.4f}")
     loss = train(model, lines(share_wrong=1 / 3), tuning_steps, rate=2e-3)

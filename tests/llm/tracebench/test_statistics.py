@@ -172,7 +172,7 @@ def test_bootstrap_of_few_values_and_of_many_agree() -> None:
 # --- power ------------------------------------------------------------------------------------------------
 
 
-def simulated(n: int, discordance: float, drop: float, level: float, repetitions: int = 20_000) -> float:
+def simulated(n: int, discordance: float, drop: float, level: float, repetitions: int = 8_000) -> float:
     """The share of simulated experiments that the exact test rejects."""
     rng = np.random.default_rng(7)
     share = max(discordance, drop)
@@ -197,7 +197,7 @@ def test_smallest_drop_is_right_within_a_tenth(n: int, discordance: float, level
     assert simulated(n, discordance, 1.1 * stated, level) > 0.8
     assert simulated(n, discordance, 0.9 * stated, level) < 0.8
     assert power.detection(n, discordance, stated, level) == pytest.approx(
-        simulated(n, discordance, stated, level), abs=0.015
+        simulated(n, discordance, stated, level), abs=0.02
     )
 
 

@@ -66,6 +66,7 @@ def test_false_alarms_are_at_most_five_percent_with_scores() -> None:
     assert found["regression"] <= 0.05 * REPETITIONS
 
 
+@pytest.mark.slow
 def test_false_alarms_are_at_most_five_percent_with_flaky_cases_and_repeats() -> None:
     rng, settings, alarms = np.random.default_rng(3), Settings(), 0
     p = rng.beta(4, 1, size=300)
