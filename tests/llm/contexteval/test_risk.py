@@ -112,7 +112,7 @@ def test_mean_rate_keeps_the_promise_of_the_mean() -> None:
     assert rates.mean() <= 0.05 + 3 * rates.std() / REPETITIONS**0.5
 
 
-def _drawn(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _drawn(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores, uniform; wrong with probability (1 − score)², so the risk above t is (1 − t)² / 3."""
     scores = generator.random(n)
     return scores, generator.random(n) < (1 - scores) ** 2

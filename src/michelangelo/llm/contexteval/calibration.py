@@ -19,6 +19,7 @@ from michelangelo.llm.contexteval import features, questions, risk
 from michelangelo.llm.contexteval.gate import FittedGate, Promise, Weight
 from michelangelo.llm.contexteval.questions import Question
 from michelangelo.llm.contexteval.retrieval import Retrieval
+from michelangelo.llm.contexteval.risk import Guarantee, Rate
 
 __all__ = [
     "Example",
@@ -49,8 +50,8 @@ class Goal:
 
     risk: float = 0.05
     confidence: float = 0.95
-    rate: risk.Rate = "unanswerable"
-    guarantee: risk.Guarantee = "confidence"
+    rate: Rate = "unanswerable"
+    guarantee: Guarantee = "confidence"
     next_questions: int = 50
     share_for_weights: float = 0.35
     names: tuple[str, ...] = features.NAMES

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from michelangelo import errors
-from michelangelo.llm.contexteval import features, questions, risk
+from michelangelo.llm.contexteval import features, questions
 from michelangelo.llm.contexteval.deciding import Decision
 from michelangelo.llm.contexteval.questions import Question
 from michelangelo.llm.contexteval.retrieval import Retrieval
+from michelangelo.llm.contexteval.risk import Guarantee, Rate
 
 __all__ = ["FILE_NAME", "FORMAT", "FittedGate", "Promise", "Weight", "load", "save"]
 
@@ -47,10 +48,10 @@ class Promise:
     those that count for the rate, and those that went wrong; bound: what they show at `confidence`. next_questions:
     see `risk.allowed_errors`."""
 
-    rate: risk.Rate
+    rate: Rate
     risk: float
     confidence: float
-    guarantee: risk.Guarantee
+    guarantee: Guarantee
     next_questions: int
     questions: int
     errors: int
@@ -212,6 +213,6 @@ def _problems(gate: FittedGate) -> list[str]:
     ]
     if not (math.isfinite(gate.bias) and gate.threshold >= 0.0):
         found.append("bias and threshold must be numbers, the threshold at least 0")
-    if gate.promise.rate not in get_args(risk.Rate) or gate.promise.guarantee not in get_args(risk.Guarantee):
+    if gate.promise.rate not in get_args(Rate) or gate.promise.guarantee not in get_args(Guarantee):
         found.append(f"the promise {gate.promise.rate!r}, {gate.promise.guarantee!r} is not known")
     return found

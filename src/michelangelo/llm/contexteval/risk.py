@@ -46,7 +46,7 @@ Rate: TypeAlias = Literal["unanswerable", "answered"]
 Guarantee: TypeAlias = Literal["confidence", "mean"]
 """confidence: with this probability over the labelled questions, the rate is at most the risk. mean: the rate is at
 most the risk on average over the draws of labelled questions, which needs fewer of them and promises less."""
-Floats: TypeAlias = npt.NDArray[np.float64]
+_Floats: TypeAlias = npt.NDArray[np.float64]
 _MARGIN: Final = 1.25
 """How many more answered questions than the bare minimum the first threshold of a sequence should leave: with exactly
 the minimum one wrong answer, or a few questions fewer by chance, ends the sequence before it begins."""
@@ -185,7 +185,7 @@ def unanswerable_threshold(
     return Threshold(value, n, wrong, float(bound))
 
 
-def sequence(design_scores: npt.ArrayLike, n: int, *, risk: float, confidence: float, steps: int = 100) -> Floats:
+def sequence(design_scores: npt.ArrayLike, n: int, *, risk: float, confidence: float, steps: int = 100) -> _Floats:
     """Thresholds to test in turn, strictest first, as `answered_threshold` takes them: chosen by the scores of other
     questions (those that the weights were fitted on), never of those that they are tested with.
 
@@ -203,7 +203,7 @@ def sequence(design_scores: npt.ArrayLike, n: int, *, risk: float, confidence: f
 def answered_threshold(
     scores: npt.ArrayLike,
     is_wrong: npt.ArrayLike,
-    thresholds: Sequence[float] | Floats,
+    thresholds: Sequence[float] | _Floats,
     *,
     risk: float,
     confidence: float,

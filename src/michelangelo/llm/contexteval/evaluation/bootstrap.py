@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 __all__ = ["intervals"]
 
-Interval: TypeAlias = tuple[float, float]
+_Interval: TypeAlias = tuple[float, float]
 
 
 def intervals(
@@ -20,7 +20,7 @@ def intervals(
     repetitions: int = 500,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict[str, Interval]:
+) -> dict[str, _Interval]:
     """Of every number that `measure` gives for an array of row numbers. strata: one value per row; of each as many rows
     are drawn as there are. A number that is not a number in some resamples (no answer was given) is left out there; one
     that never is one has the interval 0 … 1."""
@@ -32,7 +32,7 @@ def intervals(
         for name, value in measure(rows).items():
             drawn.setdefault(name, []).append(value)
     side = (1.0 - confidence) / 2
-    found: dict[str, Interval] = {}
+    found: dict[str, _Interval] = {}
     for name, values in drawn.items():
         real = np.array([value for value in values if np.isfinite(value)])
         low, high = np.quantile(real, [side, 1.0 - side]) if len(real) else (0.0, 1.0)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 __all__ = ["Bin", "Curve", "coverage_at", "curve", "reliability"]
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
+_Floats: TypeAlias = npt.NDArray[np.float64]
+_Bools: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Curve:
     """One point per threshold, strictest first. aurc: of the score; best_aurc: of a perfect one with as many right
     answers; random_aurc: of one that knows nothing."""
 
-    coverage: Floats
-    risk: Floats
-    thresholds: Floats
+    coverage: _Floats
+    risk: _Floats
+    thresholds: _Floats
     aurc: float
     best_aurc: float
     random_aurc: float
@@ -43,7 +43,7 @@ class Bin:
     share: float
 
 
-def curve(scores: Floats, is_right: Bools) -> Curve:
+def curve(scores: _Floats, is_right: _Bools) -> Curve:
     """Questions of equal score are answered together. Raises ValueError with no question."""
     if len(scores) == 0:
         raise ValueError("a curve needs at least one question")
@@ -69,7 +69,7 @@ def coverage_at(found: Curve, risk: float) -> float:
     return float(found.coverage[fine].max()) if fine.any() else 0.0
 
 
-def reliability(scores: Floats, answerable: Bools, *, bins: int = 10) -> list[Bin]:
+def reliability(scores: _Floats, answerable: _Bools, *, bins: int = 10) -> list[Bin]:
     """Bins of equal width between 0 and 1, empty ones left out: a score says how likely a question is answerable, of a
     set with as many answerable as other questions."""
     which = np.clip((scores * bins).astype(int), 0, bins - 1)
@@ -80,5 +80,5 @@ def reliability(scores: Floats, answerable: Bools, *, bins: int = 10) -> list[Bi
     ]
 
 
-def _aurc(risk: Floats, weights: npt.NDArray[np.generic]) -> float:
+def _aurc(risk: _Floats, weights: npt.NDArray[np.generic]) -> float:
     return float(np.average(risk, weights=weights))

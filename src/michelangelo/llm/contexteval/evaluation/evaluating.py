@@ -23,7 +23,7 @@ from michelangelo.llm.scorer import engine as engines
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "probe"]
 
-Report = Callable[[str], object]
+_Report = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def evaluate(
     embedder: embedders.Embedder | None = None,
     engine: engines.Engine | None = None,
     settings: EvaluationSettings | None = None,
-    report: Report = lambda said: None,
+    report: _Report = lambda said: None,
 ) -> Evaluation:
     """Raises CorpusError, CalibrationError (a gate for another embedder; no question that it has not seen)."""
     settings = settings or EvaluationSettings()
@@ -143,7 +143,7 @@ def probe(
     embedder: embedders.Embedder,
     engine: engines.Engine | None = None,
     limit: int = 40,
-    report: Report = lambda said: None,
+    report: _Report = lambda said: None,
 ) -> list[probes.Result]:
     """Change facts in a copy of the corpus, and ask that. The copy is made beside nothing of the original, in a
     temporary folder, and removed."""

@@ -19,7 +19,7 @@ from michelangelo.llm.contexteval.questions import Question
 
 __all__ = ["Outcome", "Probe", "Result", "changed", "judge", "plan"]
 
-Kind: TypeAlias = Literal["number", "name", "negation"]
+_Kind: TypeAlias = Literal["number", "name", "negation"]
 Outcome: TypeAlias = Literal["followed", "refused", "elsewhere", "stale", "misplaced"]
 """followed: cites the changed fact. refused: gives no answer. elsewhere: cites only other text. stale: says what the
 corpus no longer says. misplaced: a citation's span is not what it quotes. The first three are right, the others not."""
@@ -53,7 +53,7 @@ class Probe:
     """A question whose quote was changed from `old` to `new` in the documents named."""
 
     question: Question
-    kind: Kind
+    kind: _Kind
     old: str
     new: str
     documents: tuple[str, ...]
@@ -100,7 +100,7 @@ def plan(
     return found, texts
 
 
-def changed(quote: str, *, prefer: Sequence[str] = ("number", "name", "negation")) -> tuple[Kind, str] | None:
+def changed(quote: str, *, prefer: Sequence[str] = ("number", "name", "negation")) -> tuple[_Kind, str] | None:
     """The quote with one fact changed, by the first kind of change that it offers; None: by none."""
     ways: dict[str, Callable[[str], str | None]] = {"number": _number, "name": _name, "negation": _negation}
     for kind in prefer:
