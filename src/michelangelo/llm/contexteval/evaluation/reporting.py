@@ -74,7 +74,7 @@ def sentences(made: Evaluation) -> list[str]:
         said.append(f"One fact changed: {right} of {len(made.probes)} probes right ({counted}).")
     if (again := made.resampled) is not None:
         said.append(
-            f"{again.repetitions} other splits: held-out rate within the promise in {_share(again.kept)}, mean coverage "
+            f"{again.repetitions} other splits: held-out rate within the promise in {_share(again.kept)}, coverage "
             f"{_share(float(again.coverages.mean()))} against {_share(float(again.baselines.mean()))} by cosine."
         )
     return said + [f"Warning: {warning}." for warning in made.warnings]
