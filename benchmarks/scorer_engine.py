@@ -73,8 +73,8 @@ def main() -> int:
     parser.add_argument("--out", type=pathlib.Path, help="the rows as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         model = made(pathlib.Path(folder), arguments.layers)
@@ -90,9 +90,11 @@ def main() -> int:
 
 
 def made(folder: pathlib.Path, layers: int) -> Any:
-    described = AutoConfig.for_model(**{**MODEL, "num_hidden_layers": layers})
+    fields: dict[str, Any] = {**MODEL, "num_hidden_layers": layers}
+    described = AutoConfig.for_model(**fields)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(described).eval()
+    model: Any = AutoModelForCausalLM.from_config(described)  # type: ignore[no-untyped-call]
+    model.eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:  # at the usual 0.02 a random model says one token for ever
             torch.nn.init.normal_(parameter, std=0.15)
@@ -112,6 +114,11 @@ def drawn(count: int) -> list[Row]:
     return found
 
 
+def _limited(**fields: Any) -> GenerationConfig:
+    found: GenerationConfig = GenerationConfig(**fields)  # type: ignore[no-untyped-call]
+    return found
+
+
 Contender = Callable[[Sequence[Row]], list[tuple[int, ...]]]
 
 
@@ -125,7 +132,7 @@ def contenders(model: Any, folder: str) -> dict[str, Contender]:
                 model.generate(
                     torch.tensor([row.prompt]),
                     attention_mask=torch.ones(1, len(row.prompt), dtype=torch.long),
-                    generation_config=GenerationConfig(max_new_tokens=row.output, **plain),
+                    generation_config=_limited(max_new_tokens=row.output, **plain),
                 )[0, len(row.prompt) :].tolist()
             )
             for row in rows
@@ -133,7 +140,7 @@ def contenders(model: Any, folder: str) -> dict[str, Contender]:
 
     def padded(batch: int) -> Contender:
         def run(rows: Sequence[Row]) -> list[tuple[int, ...]]:
-            found = []
+            found: list[tuple[int, ...]] = []
             for start in range(0, len(rows), batch):
                 part = rows[start : start + batch]
                 longest = max(len(row.prompt) for row in part)
@@ -144,7 +151,7 @@ def contenders(model: Any, folder: str) -> dict[str, Contender]:
                     mask[number, longest - len(row.prompt) :] = 1
                 most = max(row.output for row in part)
                 made = model.generate(
-                    tokens, attention_mask=mask, generation_config=GenerationConfig(max_new_tokens=most, **plain)
+                    tokens, attention_mask=mask, generation_config=_limited(max_new_tokens=most, **plain)
                 )
                 found.extend(
                     tuple(made[number, longest : longest + row.output].tolist()) for number, row in enumerate(part)
@@ -159,7 +166,7 @@ def contenders(model: Any, folder: str) -> dict[str, Contender]:
         from transformers import ContinuousBatchingConfig
 
         manager = model.init_continuous_batching(
-            generation_config=GenerationConfig(max_new_tokens=OUTPUTS[1], do_sample=False, eos_token_id=-1),
+            generation_config=_limited(max_new_tokens=OUTPUTS[1], do_sample=False, eos_token_id=-1),
             continuous_batching_config=ContinuousBatchingConfig(
                 num_blocks=1024, max_batch_tokens=1024, allow_block_sharing=False
             ),

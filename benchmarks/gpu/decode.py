@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -93,16 +94,16 @@ def main() -> int:
     if not arguments.no_peers:
         model.set_attn_implementation("sdpa")
         for batch in GENERATE_BATCHES:
-            add("generate()", batch, lambda batch=batch: by_difference(generated(model, batch), batch))
+            add("generate()", batch, partial(by_difference, generated(model, batch), batch))
         for batch in CONTINUOUS_BATCHES:
-            add("generate_batch()", batch, lambda batch=batch: by_difference(continuous(model, batch), batch))
+            add("generate_batch()", batch, partial(by_difference, continuous(model, batch), batch))
     return 0
 
 
 def made(name: str, device: torch.device) -> Any:
     described = AutoConfig.for_model(**dict(model_shape.published_config(name)))
     with device:
-        model = AutoModelForCausalLM.from_config(described, dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_config(described, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     return model.eval()
 
 
@@ -122,7 +123,7 @@ def ours(model: Any, device: torch.device, add: Callable[[str, int, Callable[[],
         if batch * (INPUT + OUTPUT) > opened.room:
             print(f"the cache has room for fewer than {batch} sequences", file=sys.stderr)
             break
-        add("ours", batch, lambda batch=batch: stepped(opened, batch))
+        add("ours", batch, partial(stepped, opened, batch))
     opened.close()
 
 
@@ -154,7 +155,7 @@ def generated(model: Any, batch: int) -> Callable[[int], None]:
     tokens = torch.tensor(tokens_of(batch), device=model.device)
 
     def run(count: int) -> None:
-        chosen = GenerationConfig(max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0)
+        chosen = GenerationConfig(max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0)  # type: ignore[no-untyped-call]
         model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=chosen)
 
     return run
@@ -164,7 +165,7 @@ def continuous(model: Any, batch: int) -> Callable[[int], None]:
     given = tokens_of(batch)
 
     def run(count: int) -> None:
-        chosen = GenerationConfig(max_new_tokens=count, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        chosen = GenerationConfig(max_new_tokens=count, do_sample=False, eos_token_id=-1, pad_token_id=0)  # type: ignore[no-untyped-call]
         model.generate_batch(inputs=given, generation_config=chosen)
 
     return run

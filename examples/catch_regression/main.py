@@ -15,6 +15,7 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from michelangelo.llm.tracebench import comparison, recorder, store, suite
 from michelangelo.llm.tracebench.recorder import Options
 from michelangelo.llm.tracebench.reporting import tables, writing
 
-TASKS = {
+TASKS: dict[str, Callable[[int, int], int]] = {
     "plus": lambda a, b: a + b,
     "minus": lambda a, b: a - b,
     "times": lambda a, b: a * b,
@@ -80,7 +81,7 @@ def train_both(folders: dict[str, Path], steps: int, tuning_steps: int) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     began = time.monotonic()
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(

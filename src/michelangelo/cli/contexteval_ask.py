@@ -60,7 +60,7 @@ def ask(
     corpora = importlib.import_module("michelangelo.llm.contexteval.corpus")
     corpus = corpora.open_corpus(folder, verify=words["verify"])
     gate = _gate(folder, gate_file, corpus.digest)
-    opened = importlib.import_module("michelangelo.llm.tracebench.engines").open_engine(engine) if engine else None
+    opened = contexteval_options.opened(engine)
     try:
         asker = asking.Asker(
             corpus,

@@ -76,7 +76,7 @@ def evaluate(
         resamplings=words["resample"],
         seed=words["seed"],
     )
-    opened = importlib.import_module("michelangelo.llm.tracebench.engines").open_engine(engine) if engine else None
+    opened = contexteval_options.opened(engine)
     try:
         made = evaluating.evaluate(
             folder, asked, gate, engine=opened, settings=settings, report=lambda said: click.echo(said, err=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import click
 
-__all__ = ["corpus", "gate", "output_format"]
+__all__ = ["corpus", "gate", "opened", "output_format"]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,3 +37,9 @@ output_format: Final[_Decorator] = click.option(
     show_default=True,
     help="Output format.",
 )
+
+
+def opened(engine: str) -> Any:
+    """The engine that a word or a file names, or None; keys are looked up in the environment, by the names it gives."""
+    named_engines = importlib.import_module("michelangelo.llm.scorer.named_engines")
+    return named_engines.open_engine(engine, os.environ) if engine else None

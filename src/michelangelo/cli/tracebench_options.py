@@ -90,13 +90,13 @@ def engines(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def opened(text: str) -> Any:
     """The engine that a word or a file names; keys are looked up in the environment, by the names that it gives."""
-    return importlib.import_module("michelangelo.llm.tracebench.engines").open_engine(text, os.environ)
+    return importlib.import_module("michelangelo.llm.scorer.named_engines").open_engine(text, os.environ)
 
 
 def opened_judges(judges: tuple[str, ...], embedder: str) -> dict[str, Any]:
     """Judges and embedder by name, open."""
     texts = _texts(judges, embedder)
-    found: dict[str, Any] = importlib.import_module("michelangelo.llm.tracebench.engines").open_all(texts, os.environ)
+    found: dict[str, Any] = importlib.import_module("michelangelo.llm.scorer.named_engines").open_all(texts, os.environ)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import charset_normalizer
 
-__all__ = ["Sniffed", "is_binary", "lines", "sniff", "text_of"]
+__all__ = ["MAX_LINE_CHARS", "PIECE_BYTES", "Sniffed", "is_binary", "lines", "sniff", "text_of"]
 
 PIECE_BYTES: Final = 1 << 20
 MAX_LINE_CHARS: Final = 1 << 16

@@ -16,7 +16,17 @@ import Stemmer  # type: ignore[import-not-found]
 
 from michelangelo import errors
 
-__all__ = ["Analyzer", "Word", "anchors", "has_anchor", "languages", "looks_like_code", "sentences"]
+__all__ = [
+    "MAX_SENTENCE_CHARS",
+    "STOP_WORDS",
+    "Analyzer",
+    "Word",
+    "anchors",
+    "has_anchor",
+    "languages",
+    "looks_like_code",
+    "sentences",
+]
 
 STOP_WORDS: Final = frozenset(
     re.findall(

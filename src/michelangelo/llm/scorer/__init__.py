@@ -2,6 +2,7 @@
 
     engine         what every engine does: take requests, hand back completions
     engines        the engines: our own on PyTorch, vLLM, any OpenAI-compatible server, a deterministic one for tests
+    named_engines  an engine from what a user writes: a file, or a short text
     engine_kinds   the engines by name, each loaded when it is asked for
     config         what a job is told, checked as a whole
     sources        files of rows as numbered streams; what tells one file from another

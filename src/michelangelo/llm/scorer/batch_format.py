@@ -69,7 +69,7 @@ def request_of(row: Mapping[str, Any], base: Sampling) -> BatchRequest:
         wrong.append(f"url must be one of {', '.join(_OWN)}")
     if not isinstance(body, Mapping):
         wrong.append("body is missing or no object")
-    elif url in _OWN:
+    elif isinstance(url, str) and url in _OWN:
         wrong += _refused(body, _OWN[url])
     if wrong or not isinstance(body, Mapping):
         raise RowError("; ".join(wrong))

@@ -21,7 +21,7 @@ def _encode_array(value: np.ndarray[Any, Any], encoder: Encoder) -> dict[str, An
         )
 
     def write(file: BinaryIO) -> None:
-        np.lib.format.write_array(file, value, version=(3, 0))
+        np.lib.format.write_array(file, value, version=(3, 0))  # type: ignore[no-untyped-call, unused-ignore]
 
     return {
         **encoder.stream(write),
@@ -32,7 +32,9 @@ def _encode_array(value: np.ndarray[Any, Any], encoder: Encoder) -> dict[str, An
 
 def _decode_array(leaf: Mapping[str, Any], decoder: Decoder) -> np.ndarray[Any, Any]:
     with decoder.open(leaf) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
+        array: np.ndarray[Any, Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call, unused-ignore]
+            file, allow_pickle=False
+        )
         file.read()  # to the end, where the digest is checked
     return array
 

@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
         ray.init(address=made.address, log_to_driver=False)
         yield made
         ray.shutdown()
-        made.shutdown()
+        made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def make(model: Path, data: Path, output: Path, /, **sections: Any) -> FinetuneConfig:

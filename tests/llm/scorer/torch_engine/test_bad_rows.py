@@ -33,7 +33,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_bad_rows_come_back_with_their_error_and_harm_nobody(open_tiny: Callable[..., Any]) -> None:
-    good = {"token_ids": (9, 8, 7), "sampling": engine.Sampling(max_tokens=5)}
+    good: dict[str, Any] = {"token_ids": (9, 8, 7), "sampling": engine.Sampling(max_tokens=5)}
     alone = next(engine.run(open_tiny(), [engine.Request("good", **good)]))
     rows = [engine.Request("good", **good), *(engine.Request(name, **fields) for name, (fields, _) in BAD.items())]
     found = {c.id: c for c in engine.run(open_tiny(), rows)}

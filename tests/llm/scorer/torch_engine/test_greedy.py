@@ -34,7 +34,8 @@ def _requests(count: int, *, longest: int, seed: int = 0) -> list[engine.Request
 
 
 def _generated(folder: Path, requests: Sequence[engine.Request]) -> dict[str, tuple[int, ...]]:
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model.eval()
     found = {}
     for request in requests:
         tokens = torch.tensor([request.token_ids])
@@ -80,7 +81,7 @@ def test_greedy_is_generate_for_every_architecture(
 def _bytes_of(opened: Any, blocks: int) -> int:
     """Of a cache with so many blocks."""
     pools = opened._forward.cache
-    return sum(pool[0].nbytes for pool in [*pools.keys, *pools.values]) * (blocks + 1)
+    return (blocks + 1) * sum(int(pool[0].nbytes) for pool in [*pools.keys, *pools.values])
 
 
 def test_greedy_without_shared_prefixes_is_the_same(llama: Path, open_tiny: Callable[..., Any]) -> None:

@@ -103,7 +103,7 @@ def test_attention_over_pages_and_over_blocks_are_the_same(window: int | None, s
         attend = attention.PagedAttention(cache, torch.device("cpu"), _plain_pages)
         for chunks, states in zip(steps, given, strict=True):
             attend.step = _step([(blocks[number], start, stop) for number, start, stop in chunks], has_pages=has_pages)
-            found.setdefault(has_pages, []).append(attend(module, *states)[0])
+            found.setdefault(has_pages, []).append(attend(module, states[0], states[1], states[2])[0])
     for one, other in zip(found[False], found[True], strict=True):
         torch.testing.assert_close(one, other)
 

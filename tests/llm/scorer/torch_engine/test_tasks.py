@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ def _one(opened: engine.Engine, **fields: Any) -> engine.Completion:
 
 @pytest.fixture(scope="module")
 def plain(llama: Path) -> tuple[Any, Any]:
-    return AutoModelForCausalLM.from_pretrained(llama).eval(), AutoTokenizer.from_pretrained(llama)
+    model: Any = AutoModelForCausalLM.from_pretrained(llama)
+    return model.eval(), AutoTokenizer.from_pretrained(llama)
 
 
 def test_sampled_text_depends_on_its_request_alone(open_tiny: Callable[..., Any]) -> None:
@@ -44,8 +46,8 @@ def test_sampled_text_depends_on_its_request_alone(open_tiny: Callable[..., Any]
 def test_top_k_of_one_and_a_tiny_top_p_are_greedy(open_tiny: Callable[..., Any]) -> None:
     opened = open_tiny()
     greedy = _one(opened, prompt=PROMPT, sampling=engine.Sampling(max_tokens=12)).token_ids
-    for limits in ({"top_k": 1}, {"top_p": 1e-6}):
-        sampling = engine.Sampling(max_tokens=12, temperature=2.0, seed=1, **limits)  # type: ignore[arg-type]
+    plain = engine.Sampling(max_tokens=12, temperature=2.0, seed=1)
+    for sampling in (dataclasses.replace(plain, top_k=1), dataclasses.replace(plain, top_p=1e-6)):
         assert _one(opened, prompt=PROMPT, sampling=sampling).token_ids == greedy
 
 

@@ -12,7 +12,7 @@ import docx
 import docx.opc.exceptions
 import docx.table
 import docx.text.paragraph
-import lxml.etree  # type: ignore[import-untyped]
+import lxml.etree
 
 from michelangelo import errors
 from michelangelo.llm.contexteval.blocks import Block, Headings

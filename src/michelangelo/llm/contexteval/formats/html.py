@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborHTMLParser
 from michelangelo import errors
 from michelangelo.llm.contexteval.blocks import Block, BlockKind, Headings
 
-__all__ = ["blocks"]
+__all__ = ["MAX_DEPTH", "blocks"]
 
 _LEFT_OUT: Final = frozenset(
     {

@@ -19,16 +19,16 @@ __all__ = ["open_all", "open_engine"]
 
 def open_engine(text: str, environment: Mapping[str, str] | None = None) -> Engine:
     """From a YAML or JSON file with `kind` and the fields of that kind, or from the same as a flow mapping:
-    `{kind: http, model: …}`. environment: where keys are looked up. Raises SuiteError, EngineError or ModelError."""
+    `{kind: http, model: …}`. environment: where keys are looked up. Raises SettingsError, EngineError or ModelError."""
     document = _document(text)
     if isinstance(document.get("engine"), Mapping):
         # A scorer's job file names its engine so.
         document = dict(document["engine"])
     if not isinstance(document.get("kind"), str):
-        raise errors.SuiteError(f"{text} names no engine: give its kind, one of {', '.join(opening.KINDS)}, python")
+        raise errors.SettingsError(f"{text} names no engine: give its kind, one of {', '.join(opening.KINDS)}, python")
     config = EngineConfig.model_validate(document)
     if wrong := engine_kinds.check(config, "engine"):
-        raise errors.SuiteError(f"{text} is no engine:\n" + "\n".join(wrong))
+        raise errors.SettingsError(f"{text} is no engine:\n" + "\n".join(wrong))
     return engine_kinds.open_engine(config, environment)
 
 
@@ -51,13 +51,13 @@ def _document(text: str) -> dict[str, Any]:
         try:
             content = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            raise errors.SuiteError(
+            raise errors.SettingsError(
                 f"{text} is no file that names an engine ({getattr(e, 'strerror', e)}): write YAML with `kind: …`"
             ) from e
     try:
         document = yaml.safe_load(content)
     except yaml.YAMLError as e:
-        raise errors.SuiteError(f"{text} is not YAML: {e}") from e
+        raise errors.SettingsError(f"{text} is not YAML: {e}") from e
     if not isinstance(document, dict):
-        raise errors.SuiteError(f"{text} must be a mapping with `kind`")
+        raise errors.SettingsError(f"{text} must be a mapping with `kind`")
     return document
