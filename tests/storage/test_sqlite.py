@@ -145,6 +145,16 @@ def test_damaged_file_raises_only_storage_errors(tmp_path: Path, where: float, d
         store.close()
 
 
+def test_damaged_schema_that_is_no_text_is_told(tmp_path: Path) -> None:
+    database = tmp_path / "a.db"
+    SqliteStore(database).close()
+    content = database.read_bytes()
+    assert b"CREATE TABLE" in content
+    database.write_bytes(content.replace(b"CREATE TABLE", b"\xa8\xa9EATE TABLE"))
+    with pytest.raises(errors.CorruptDatabaseError, match="is damaged"):
+        SqliteStore(database)
+
+
 def test_stores_opened_at_once_by_threads_and_processes_make_one_schema(database: Path) -> None:
     code = "import sys; from michelangelo.storage.sqlite import *; input(); SqliteStore(sys.argv[1]).close()"
     processes = [

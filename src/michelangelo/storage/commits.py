@@ -81,7 +81,7 @@ class GroupCommit:
             try:
                 with self._transaction() as connection:
                     yield connection
-            except sqlite3.Error as e:
+            except connections.FAILURES as e:
                 raise self._database.failure(e) from e
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class GroupCommit:
                     else:
                         outcomes.append(record)
                         revision = record.revision
-        except sqlite3.Error as e:
+        except connections.FAILURES as e:
             outcomes = [self._database.failure(e) for _ in wanted]
         except errors.StorageError as e:
             outcomes = [errors.StorageError(e.message) for _ in wanted]
@@ -157,7 +157,7 @@ class GroupCommit:
             if connection.in_transaction:
                 try:
                     connection.execute(statements.ROLLBACK)
-                except sqlite3.Error:
+                except connections.FAILURES:
                     self._connection = None
                     connection.close()
 

@@ -18,7 +18,7 @@ from typing import Literal
 from michelangelo import errors
 from michelangelo.storage import migrations, statements
 
-__all__ = ["Database", "Synchronous"]
+__all__ = ["FAILURES", "Database", "Synchronous"]
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -26,6 +26,8 @@ _IDLE_READERS = 8
 _CACHE_KIBIBYTES = 8192
 _LOG_BYTES_KEPT = 16 << 20
 _RETRY_SECONDS = 0.005
+FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
+"""The second one where SQLite's message quotes a damaged file's schema, which is no text any more."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLITE_ERROR stands for a table or column that is not there: our statements are right for the schema that we made."""
 _LEAST_BYTES = 512
@@ -56,7 +58,7 @@ class Database:
             if migrations.pending(connection, self.path):
                 self._use_write_ahead_log(connection)
                 migrations.migrate(connection, self.path)
-        except sqlite3.Error as e:
+        except FAILURES as e:
             connection.close()
             raise self.failure(e) from e
         except errors.StorageError:
@@ -75,7 +77,7 @@ class Database:
             return  # It takes a writer to undo what a killed process began, and to say what else is wrong.
         try:
             migrations.pending(connection, self.path)
-        except sqlite3.Error as e:
+        except FAILURES as e:
             failure = self.failure(e)
             if isinstance(failure, errors.CorruptDatabaseError):
                 raise failure from e
@@ -87,7 +89,7 @@ class Database:
         try:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES_KEPT}")
-        except sqlite3.Error as e:
+        except FAILURES as e:
             connection.close()
             raise self.failure(e) from e
         return connection
@@ -101,11 +103,11 @@ class Database:
             connection = self._connect()
         try:
             yield connection
-        except sqlite3.Error as e:
+        except FAILURES as e:
             raise self.failure(e) from e
         finally:
             if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(*FAILURES):
                     connection.execute(statements.ROLLBACK)
             self._give_back(connection)
 
@@ -116,10 +118,10 @@ class Database:
             while True:
                 self._idle.pop().close()
 
-    def failure(self, error: sqlite3.Error) -> errors.StorageError:
+    def failure(self, error: sqlite3.Error | UnicodeDecodeError) -> errors.StorageError:
         """What `error` means, in our words."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGED:
+        if code in _DAMAGED or isinstance(error, UnicodeDecodeError):
             return errors.CorruptDatabaseError(
                 f"{self.path} is damaged, or no database of michelangelo ({error}); nothing was changed: "
                 f"move it away together with {self.path}-wal and start with an empty one, or restore a backup"
@@ -143,11 +145,11 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
-        except sqlite3.Error as e:
+        except FAILURES as e:
             raise self.failure(e) from e
         try:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        except sqlite3.Error as e:
+        except FAILURES as e:
             connection.close()
             raise self.failure(e) from e
         return connection
