@@ -149,8 +149,9 @@ def test_damaged_schema_that_is_no_text_is_told(tmp_path: Path) -> None:
     database = tmp_path / "a.db"
     SqliteStore(database).close()
     content = database.read_bytes()
-    assert b"CREATE TABLE" in content
-    database.write_bytes(content.replace(b"CREATE TABLE", b"\xa8\xa9EATE TABLE"))
+    assert b"migrationmigration" in content
+    damaged = content.replace(b"migrationmigration", b"\xa8igration\xa8igration")
+    database.write_bytes(damaged.replace(b"CREATE TABLE", b"\xa8\xa9EATE TABLE"))
     with pytest.raises(errors.CorruptDatabaseError, match="is damaged"):
         SqliteStore(database)
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from michelangelo import errors
 from michelangelo.storage import migrations, statements
