@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from michelangelo.llm.finetune import running
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.recording import Event, Saved
 
-__all__ = ["add_up", "fail", "finetune_dying", "wait"]
+__all__ = ["add_up", "fail", "finetune_dying", "finetune_losing_a_node", "wait"]
 
 
 def add_up(config: FinetuneConfig, number: int, **_: Any) -> tuple[int, float]:
@@ -64,3 +65,26 @@ def finetune_dying(config: FinetuneConfig, marks: str, rank: int, **_: Any) -> r
         def close(self) -> None: ...
 
     return running.work(config, sinks=[Killer()] if dist.get_rank() == rank else [])
+
+
+def finetune_losing_a_node(config: FinetuneConfig, marks: str, head: str, **_: Any) -> running.Report:
+    """A run in whose fifth step the machine that is not `head` dies, with all that runs there."""
+    import ray
+
+    if dist.get_rank() == 0:
+        tempfile.mkstemp(dir=marks, prefix=f"{dist.get_world_size()}-")
+    here = ray.get_runtime_context().get_node_id()
+    return running.work(config, should_stop=_dying_machine() if here != head else lambda: False)
+
+
+def _dying_machine() -> Callable[[], bool]:
+    steps: list[int] = []
+
+    def ask() -> bool:
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getppid(), signal.SIGKILL)  # Ray's process of this machine, which started this one
+            threading.Event().wait()
+        return False
+
+    return ask

@@ -36,7 +36,7 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path.cwd()))
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         made.add_node(num_cpus=1)
         ray.init(address=made.address, log_to_driver=False)
@@ -109,6 +109,30 @@ def test_a_run_of_one_worker_goes_to_the_address_and_stops_there_with_a_checkpoi
     assert (report.outcome, report.message) == ("Stopped", "stopped on request")
     saved = [event["step"] for event in runs.events(output) if event["event"] == "Saved"]
     assert saved[-1] == report.step < 1_000_000
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_run_begins_with_the_workers_that_can_be_had_and_goes_on_with_those_that_are_left(
+    model_folder: Path, tmp_path: Path, cluster: Any
+) -> None:
+    """The last test: the cluster has one machine then."""
+    marks = _folder(tmp_path / "marks")
+    config = make(
+        model_folder,
+        runs.texts(tmp_path),
+        tmp_path / "run",
+        parallel={"num_workers": 16, "min_workers": 1, "max_failures": 1},
+    )
+    report = launching.launch(config, entries.finetune_losing_a_node, str(marks), cluster.head_node.node_id)
+    assert sorted(path.name[:2] for path in marks.iterdir()) == ["2-", "3-"]
+    assert (report.outcome, report.step) == ("Succeeded", 8)
+    started = [event["step"] for event in runs.events(tmp_path / "run") if event["event"] == "Started"]
+    assert started[0] == 0
+    assert started[1] in (2, 4)
 
 
 def _folder(path: Path) -> Path:
