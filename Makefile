@@ -16,9 +16,10 @@ EXAMPLE ?= tiny_llm
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers fit the smallest supported machine. By file, as the tests of a file may share what is dear to make; in the
-# order of their folders, which does not leave the long ones to the end.
-PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
+# Three workers keep the two cores of the smallest supported machine busy: a third of the time a test waits for a
+# process. By file, as the tests of a file may share what is dear to make; in the order of their folders, which does not
+# leave the long ones to the end.
+PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup lock run serve test test-slow test-engines lint fmt bench docs clean
 

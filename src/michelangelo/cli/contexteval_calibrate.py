@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from michelangelo.cli import contexteval_options, output, table, tracebench_options
+from michelangelo.cli import contexteval_options, options, output, table
 
 __all__ = ["calibrate"]
 
@@ -19,12 +19,8 @@ _HELD_OUT: Final = "held-out"
 @click.argument("questions", type=click.Path(dir_okay=False, path_type=Path))
 @contexteval_options.corpus
 @contexteval_options.gate
-@click.option(
-    "--risk", type=tracebench_options.SHARE, default="5%", show_default=True, help="False answers that are accepted."
-)
-@click.option(
-    "--confidence", type=tracebench_options.SHARE, default="95%", show_default=True, help="With which that is promised."
-)
+@click.option("--risk", type=options.SHARE, default="5%", show_default=True, help="False answers that are accepted.")
+@click.option("--confidence", type=options.SHARE, default="95%", show_default=True, help="With which that is promised.")
 @click.option(
     "--rate",
     type=click.Choice(("unanswerable", "answered")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -11,6 +12,7 @@ import click
 __all__ = [
     "DURATION",
     "PAIR",
+    "SHARE",
     "all_namespaces",
     "argument_option",
     "files",
@@ -90,3 +92,23 @@ def selectors(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-l", "--selector", "label_selector", default="", metavar="EXPR", help="Filter by labels: a=b,c!=d."
     )(command)
+
+
+class _Share(click.ParamType[float]):
+    """`3%` or `0.03`; gives a share."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < 1:
+            self.fail(f"{text!r} is no share: write 3% or 0.03", param, ctx)
+        return number
+
+
+SHARE: Final = _Share()
+"""Of an option that takes a share, 0 and 1 excluded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,28 +10,13 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-__all__ = ["SETTINGS", "SHARE", "engines", "opened", "opened_judges", "output_format", "settings", "store"]
+from michelangelo.cli import options
+
+__all__ = ["SETTINGS", "engines", "opened", "opened_judges", "output_format", "settings", "store"]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class _Share(click.ParamType[float]):
-    """`3%` or `0.03`; gives a share."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value)
-        try:
-            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < 1:
-            self.fail(f"{text!r} is no share: write 3% or 0.03", param, ctx)
-        return number
-
-
-SHARE: Final = _Share()
 SETTINGS: Final = ("alpha", "tolerance", "slice_tolerance", "every_slice", "power", "seed")
 """Names of the options that `settings` adds."""
 
@@ -58,14 +42,26 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a comparison is told."""
     for option in reversed(
         (
-            click.option("--alpha", type=SHARE, default="5%", show_default=True, help="Risk of any false alarm."),
-            click.option("--tolerance", type=SHARE, default="3%", show_default=True, help="The drop that is accepted."),
             click.option(
-                "--slice-tolerance", type=SHARE, default="10%", show_default=True, help="The same within a slice."
+                "--alpha", type=options.SHARE, default="5%", show_default=True, help="Risk of any false alarm."
+            ),
+            click.option(
+                "--tolerance", type=options.SHARE, default="3%", show_default=True, help="The drop that is accepted."
+            ),
+            click.option(
+                "--slice-tolerance",
+                type=options.SHARE,
+                default="10%",
+                show_default=True,
+                help="The same within a slice.",
             ),
             click.option("--every-slice", is_flag=True, help="Pass only if every slice excludes such a drop too."),
             click.option(
-                "--power", type=SHARE, default="80%", show_default=True, help="With which a drop counts as detectable."
+                "--power",
+                type=options.SHARE,
+                default="80%",
+                show_default=True,
+                help="With which a drop counts as detectable.",
             ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of permutations and resamples."),
         )

@@ -26,12 +26,8 @@ _ALARM = 1
 @click.option("--sample", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Cases per look.")
 @click.option("--looks", type=click.IntRange(0), default=1, show_default=True, help="How many now; 0: until an alarm.")
 @click.option("--every", type=shared.DURATION, default="10m", show_default=True, help="From one look to the next.")
-@click.option(
-    "--alpha", type=tracebench_options.SHARE, default="5%", show_default=True, help="Risk of a false alarm, ever."
-)
-@click.option(
-    "--tolerance", type=tracebench_options.SHARE, default="3%", show_default=True, help="The drop that is accepted."
-)
+@click.option("--alpha", type=shared.SHARE, default="5%", show_default=True, help="Risk of a false alarm, ever.")
+@click.option("--tolerance", type=shared.SHARE, default="3%", show_default=True, help="The drop that is accepted.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cases that are drawn.")
 @tracebench_options.engines
 @tracebench_options.store

@@ -111,11 +111,6 @@ def test_a_run_of_one_worker_goes_to_the_address_and_stops_there_with_a_checkpoi
     assert saved[-1] == report.step < 1_000_000
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
 def test_a_run_begins_with_the_workers_that_can_be_had_and_goes_on_with_those_that_are_left(
     model_folder: Path, tmp_path: Path, cluster: Any
 ) -> None:
