@@ -16,10 +16,10 @@ EXAMPLE ?= tiny_llm
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Three workers keep the two cores of the smallest supported machine busy: a third of the time a test waits for a
-# process. By file, as the tests of a file may share what is dear to make; in the order of their folders, which does not
-# leave the long ones to the end.
-PYTEST := $(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder
+# Three or four workers keep the two cores of the smallest supported machine busy: a third of the time a test waits for
+# a process, of the slow ones half. By file, as the tests of a file may share what is dear to make; in the order of their
+# folders, which does not leave the long ones to the end.
+PYTEST = $(BIN)/python -m pytest -n $(or $(JOBS),$(1)) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup lock run serve test test-slow test-engines lint fmt bench docs clean
 
@@ -37,10 +37,10 @@ serve: $(READY) ## Start the API server and its controllers on this machine
 	@$(BIN)/mactl serve $(ARGS)
 
 test: $(READY) ## Run the default suite
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(call PYTEST,3) -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## Run kill storms, long property tests, real servers
-	$(PYTEST) -m slow $(ARGS)
+	$(call PYTEST,4) -m slow $(ARGS)
 
 test-engines: ## Run the engines' suite against the real vLLM, in an environment of its own (3.5 GB, 5 minutes)
 	scripts/engines_environment.sh .venv-engines

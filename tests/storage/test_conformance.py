@@ -220,7 +220,7 @@ class SqliteConformance(Conformance):
 
 
 SETTINGS = hypothesis.settings(max_examples=100, stateful_step_count=30, deadline=None)
-LONG = hypothesis.settings(max_examples=800, stateful_step_count=60, deadline=None)
+LONG = hypothesis.settings(max_examples=400, stateful_step_count=60, deadline=None)
 
 
 @pytest.mark.parametrize("machine", [Conformance, SqliteConformance])
