@@ -27,14 +27,18 @@ import store
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
 PARTS = ("flows", "steps", "ray", "server", "store")
-ADDED = ("gpu",)
-"""Measured on other machines, by scripts of their own; `--add gpu=FILE` takes what they wrote."""
+ADDED = {
+    "gpu": "benchmarks/gpu/run.py",
+    "llm": "benchmarks/{scorer_engine,scorer_job,scorer_vllm,tokens,contexteval,contexteval_gate,tracebench}.py",
+}
+"""Measured by scripts of their own, on other machines too; `--add gpu=FILE` takes a table of theirs."""
 TITLES = {
     "flows": "`python flow.py`, whole process",
     "steps": "One durable step",
     "ray": "One Ray task, over raw Ray",
     "server": "`mactl serve`",
     "store": "The SQLite store alone, and 10,000 runs",
+    "llm": "Scoring, counting, answering from a corpus, comparing versions",
     "gpu": "Training on one GPU, and TRL's SFTTrainer in the same run",
 }
 AIMS = {
@@ -105,7 +109,7 @@ def main() -> None:
     parser.add_argument("--peers", type=pathlib.Path, default=HERE.parents[1] / "shared" / "peers")
     parser.add_argument("-k", type=int, default=5, help="repeats of each case")
     parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from results.json")
-    parser.add_argument("--add", action="append", default=[], metavar="gpu=FILE", help="results of another machine")
+    parser.add_argument("--add", action="append", default=[], metavar="gpu=FILE", help="a table of a script of its own")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
@@ -137,7 +141,7 @@ def write(results: dict[str, Any]) -> None:
     for part in (*PARTS, *ADDED):
         if part in results:
             entry = results[part]
-            command = f"benchmarks/run.py {part}" if part in PARTS else f"benchmarks/{part}/run.py"
+            command = ADDED.get(part, f"benchmarks/run.py {part}")
             text += f"## {TITLES[part]}\n\n{entry['date']}, {entry['machine']}.\n"
             text += f"Repeat: `.venv/bin/python {command}`\n\n{table(entry['rows'])}\n\n"
     RESULTS.write_text(text.rstrip() + "\n")

@@ -17,8 +17,8 @@ from michelangelo.llm.contexteval.settings import IndexKind
 __all__ = ["FLAT_UP_TO", "DenseIndex", "build"]
 
 FLAT_UP_TO: Final = 50_000
-"""An exact scan of 100,000 vectors of 384 dimensions takes 9 to 23 ms, an inverted index 0.6 ms (benchmarks/contexteval.py):
-half of that is what a question may cost."""
+"""An exact scan of 100,000 vectors of 384 dimensions takes 9 to 23 ms, an inverted index 0.6 ms
+(benchmarks/contexteval.py): half of that is what a question may cost."""
 _TRAINED_ON_PER_LIST: Final = 64
 _PROBES_SHARE: Final = 0.05
 
