@@ -1,5 +1,6 @@
 """Language models as a closed loop: plan, choose, run, measure, calibrate. Plain libraries that need no platform.
 
+    config_file      a run's or a job's file as a mapping, and what is wrong in it
     model_shape      what a model is, as far as arithmetic is concerned
     training_setup   one way to train it on some hardware
     planner          what a setup needs and costs, before it runs

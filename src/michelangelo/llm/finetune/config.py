@@ -6,16 +6,13 @@ once, with their paths.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
-import yaml
 from pydantic import Field
 
-from michelangelo import errors
+from michelangelo.llm import config_file
 from michelangelo.llm.training_setup import Checkpointing, Method, Objective, Offload, Optimizer, Precision, Sharding
 
 __all__ = [
@@ -38,7 +35,6 @@ __all__ = [
     "read",
 ]
 
-_MAX_BYTES: Final = 1_000_000
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -290,18 +286,7 @@ def load(path: str) -> FinetuneConfig:
 
 def read(path: str) -> Mapping[str, Any]:
     """The document in a file, unchecked. Raises SettingsError if it is no mapping."""
-    file = Path(path)
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise errors.SettingsError(f"{path}: larger than {_MAX_BYTES:,} bytes, so it is no configuration of a run")
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise errors.SettingsError(f"{path}: cannot be read: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise errors.SettingsError(f"{path}: is no YAML or JSON: {e}") from e
-    if not isinstance(document, Mapping):
-        raise errors.SettingsError(f"{path}: must be a mapping with model, data and output")
-    return document
+    return config_file.read(path, what="a run", needs="model, data and output")
 
 
 def parse(document: Mapping[str, Any], *, source: str = "configuration") -> FinetuneConfig:
@@ -309,15 +294,4 @@ def parse(document: Mapping[str, Any], *, source: str = "configuration") -> Fine
     try:
         return FinetuneConfig.model_validate(document)
     except pydantic.ValidationError as e:
-        wrong = "\n".join(line for error in e.errors() for line in _lines(error))
-        raise errors.SettingsError(f"{source}: wrong fields:\n{wrong}") from e
-
-
-def _lines(error: Any) -> list[str]:
-    path = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not path:
-        return [f"  {line}" for line in message.splitlines()]
-    value = json.dumps(error.get("input"), default=str)
-    shown = f" (it is {value})" if error["type"] != "missing" and len(value) <= 80 else ""
-    return [f"  {path}: {message}{shown}"]
+        raise config_file.wrong_fields(source, e) from e
