@@ -92,6 +92,7 @@ def test_changed_hyperparameter_runs_only_what_depends_on_it(first: Job, checkou
     assert len(changed.steps("cached")) == 5
 
 
+@pytest.mark.slow
 def test_killed_job_resumes_to_the_same_model(first: Job, checkout: Path, tmp_path: Path) -> None:
     with subprocess.Popen(_command(checkout, tmp_path), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

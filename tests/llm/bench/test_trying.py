@@ -46,6 +46,7 @@ def test_what_is_no_model_is_an_answer(tmp_path: Path) -> None:
     assert "no-such-model" in ask(tmp_path / "no-such-model")["error"]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_none_ends_the_search_for_a_batch_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(errors.LlmError, match=r"trying a batch of 2 failed: .*nothing-here"):
         batch_finder.try_apart(str(tmp_path / "nothing-here"), SETUP, device="cpu")

@@ -194,6 +194,7 @@ def test_out_of_memory_takes_a_smaller_batch_once(model_folder: Path, data: Path
     assert any("trying micro_batch 1" in alert for alert in report.alerts)
 
 
+@pytest.mark.slow
 def test_out_of_memory_twice_ends_with_the_view_of_the_plan(model_folder: Path, data: Path, tmp_path: Path) -> None:
     config = _config(model_folder, data, tmp_path / "run", {})
     with pytest.raises(errors.DeviceMemoryError, match=r"the plan says .* GiB .*checkpointing full"):
@@ -224,6 +225,7 @@ def test_finished_run_is_not_run_again(model_folder: Path, data: Path, tmp_path:
     assert len(runs.steps(tmp_path / "run")) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["never", "earlier"])
 def test_workers_that_are_started_again_go_on_from_their_own_checkpoint(
     model_folder: Path, data: Path, tmp_path: Path, resume: str

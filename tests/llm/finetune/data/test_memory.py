@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import pytest
 from tests.llm.finetune.data.written_rows import config_of, opened
 from transformers import PreTrainedTokenizerBase
 
@@ -36,6 +37,7 @@ def grown(file: Path, tokenizer: PreTrainedTokenizerBase, rows: int, block: int)
     return (most - start) / MIB
 
 
+@pytest.mark.slow
 def test_stream_of_many_rows_holds_a_block_of_them(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     file = write(tmp_path / "a.jsonl", rows=100_000, row_bytes=2000)
     assert file.stat().st_size > 190 * MIB

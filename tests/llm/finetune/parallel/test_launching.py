@@ -43,6 +43,7 @@ def test_result_is_that_of_the_first_process(config: FinetuneConfig) -> None:
     assert launching.launch(config, "tests.llm.finetune.parallel.entries:add_up", 20) == (0, 41.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "kind", "said"),
     [
