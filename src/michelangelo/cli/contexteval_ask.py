@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from michelangelo.cli import contexteval_options, output
+from michelangelo.cli import options as shared
 
 __all__ = ["ask"]
 
@@ -33,7 +34,7 @@ __all__ = ["ask"]
 )
 @click.option("--passages", type=click.IntRange(1, 100), default=8, show_default=True, help="How many are looked at.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Read every file's digest first.")
-@contexteval_options.output_format
+@shared.report_format()
 def ask(
     question: str,
     folder: Path,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from michelangelo.cli import contexteval_options, output, table
+from michelangelo.cli import options as shared
 
 __all__ = ["evaluate"]
 
@@ -43,7 +44,7 @@ __all__ = ["evaluate"]
     metavar="FILE",
     help="*.html or *.json. Repeat.",
 )
-@contexteval_options.output_format
+@shared.report_format()
 def evaluate(
     questions: Path,
     folder: Path,

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-__all__ = ["corpus", "gate", "opened", "output_format"]
+__all__ = ["corpus", "gate", "opened"]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -27,15 +27,6 @@ gate: Final[_Decorator] = click.option(
     "gate_file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="A fitted gate; the corpus' own gate.json if left out.",
-)
-output_format: Final[_Decorator] = click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(("table", "json", "yaml")),
-    default="table",
-    show_default=True,
-    help="Output format.",
 )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import click
 
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table
 
 __all__ = ["bench"]
 
 _Format: TypeAlias = Literal["table", "json", "yaml"]
-_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 
 
 @click.command()
@@ -28,15 +28,7 @@ _FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 @click.option(
     "--folder", default="", metavar="FOLDER", help="For predictions, report and plot; bench/EXPERIMENT if left out."
 )
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format()
 def bench(
     name: str,
     model: str,

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import click
 
+from michelangelo.cli import options as shared
 from michelangelo.cli import output
 
 __all__ = ["export"]
@@ -27,15 +28,7 @@ _Format: TypeAlias = Literal["table", "json", "yaml", "name"]
     "--checkpoint", "step", type=int, default=None, metavar="STEP", help="Of this step; the newest if left out."
 )
 @click.option("--force", is_flag=True, help="Replace the folder if it is there.")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(("table", "json", "yaml", "name")),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format("name")
 def export(
     run: str, to: str, kind: Literal["merged", "adapter"], step: int | None, force: bool, output_format: _Format
 ) -> None:

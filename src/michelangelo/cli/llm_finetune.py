@@ -10,23 +10,24 @@ import importlib
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
 import click
 
 from michelangelo.app import settings
+from michelangelo.cli import options as shared
 from michelangelo.cli import output
+from michelangelo.cli.stopping import stopping
 
 __all__ = ["finetune"]
 
 _Format: TypeAlias = Literal["table", "json", "yaml"]
-_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 _TITLES: Final = {"peak_memory_bytes": "peak memory", "tokens_per_second": "tokens/s", "mfu": "MFU"}
 """What the report says was measured."""
 _PLANNED: Final = {"peak_memory_bytes": "allocated_bytes", "tokens_per_second": "tokens_per_second", "mfu": "mfu"}
 """Where the plan says the same."""
 _MAX_ALERTS: Final = 10
+_STOPPING: Final = "stopping after this step, with a checkpoint; once more to stop at once"
 
 
 @click.command()
@@ -37,15 +38,7 @@ _MAX_ALERTS: Final = 10
 @click.option("--resume", default="", metavar="auto|never|PATH", help="From which checkpoint to go on.")
 @click.option("--dry-run", is_flag=True, help="Check the configuration, print the plan, and train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format()
 def finetune(
     config: str, changes: tuple[str, ...], resume: str, dry_run: bool, quiet: bool, output_format: _Format
 ) -> None:
@@ -73,7 +66,7 @@ def finetune(
         return
     display = running.Display(is_on=not quiet, no_color=settings.load().no_color)
     try:
-        with _stopping() as stop, contextlib.redirect_stdout(sys.stderr):
+        with stopping(_STOPPING) as stop, contextlib.redirect_stdout(sys.stderr):
             report = running.finetune(chosen, display=display, should_stop=lambda: bool(stop))
     except KeyboardInterrupt:
         _say_what_is_saved(chosen, running)
@@ -115,25 +108,6 @@ def _plan(config: Any, running: Any) -> Mapping[str, Any]:
         "components": {part.name: part.bytes for part in estimate.gpu},
         "setup": setup.to_dict(),
     }
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """The signals that asked for an end: the first one is taken note of, the second one ends at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        click.echo("stopping after this step, with a checkpoint; once more to stop at once", err=True)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(result: Mapping[str, Any], output_format: _Format, rows: Any) -> None:

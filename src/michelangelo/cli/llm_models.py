@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import click
 
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table
 from michelangelo.llm import model_shape
 
 __all__ = ["models"]
 
 _Format: TypeAlias = Literal["table", "json", "yaml", "name"]
-_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml", "name")
 
 
 @click.command()
 @click.argument("word", default="", metavar="[WORD]")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format("name")
 def models(word: str, output_format: _Format) -> None:
     """List the models whose shapes are known, those with WORD in their name.
 

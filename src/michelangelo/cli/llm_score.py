@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, TypeAlias
 import click
 
 from michelangelo.cli import llm_score_tables as tables
+from michelangelo.cli import options as shared
 from michelangelo.cli import output
 from michelangelo.cli.stopping import stopping
 
 __all__ = ["score"]
 
 _Format: TypeAlias = Literal["table", "json", "yaml"]
-_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml")
 _PATHS: Final[Mapping[str, str]] = {
     "output_path": "output.path",
     "task": "task",
@@ -61,15 +61,7 @@ _PATHS: Final[Mapping[str, str]] = {
 @click.option("--sweep-rows", type=int, default=64, show_default=True, metavar="N", help="Rows of the sample.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the first prompts, and score nothing.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format()
 def score(config: str, inputs: tuple[str, ...], output_format: _Format, **options: Any) -> None:
     """Score all rows of an input, each exactly once, as the file CONFIG (YAML or JSON) and the options say.
 

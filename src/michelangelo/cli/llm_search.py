@@ -15,6 +15,7 @@ import click
 import yaml
 
 from michelangelo import errors
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table
 
 __all__ = ["search"]
@@ -42,15 +43,7 @@ __all__ = ["search"]
 @click.option("--asha", is_flag=True, help="Halt runs that are worse than others after as many steps.")
 @click.option("--seed", default=0, help="Of the values that are tried.")
 @click.option("--fresh", is_flag=True, help="Put aside what an earlier search of this output folder did.")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(("table", "json", "yaml")),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@shared.report_format()
 def search(
     config: str, trials: int, changes: tuple[str, ...], output_format: Literal["table", "json", "yaml"], **words: Any
 ) -> None:

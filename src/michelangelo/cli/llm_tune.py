@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import click
 
 from michelangelo.app import settings
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table
 from michelangelo.llm import model_shape, training_setup
 from michelangelo.llm.planner import calibration, launch_config
@@ -15,7 +16,6 @@ from michelangelo.llm.planner import calibration, launch_config
 __all__ = ["tune"]
 
 _Format: TypeAlias = Literal["table", "json", "yaml", "config"]
-_FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml", "config")
 
 
 @click.command()
@@ -36,15 +36,7 @@ _FORMATS: Final[tuple[_Format, ...]] = ("table", "json", "yaml", "config")
 )
 @click.option("--tries", type=click.IntRange(1, 50), default=6, show_default=True, help="Configurations to try.")
 @click.option("--steps", type=click.IntRange(1, 100), default=3, show_default=True, help="Steps of each.")
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(_FORMATS),
-    default="table",
-    show_default=True,
-    help="Output format; config: what mactl llm finetune takes.",
-)
+@shared.report_format("config", help="Output format; config: what mactl llm finetune takes.")
 def tune(
     model: str,
     method: training_setup.Method,

@@ -17,6 +17,7 @@ __all__ = [
     "argument_option",
     "files",
     "namespace",
+    "report_format",
     "selectors",
     "timeout",
     "wait",
@@ -112,3 +113,16 @@ class _Share(click.ParamType[float]):
 
 SHARE: Final = _Share()
 """Of an option that takes a share, 0 and 1 excluded."""
+
+
+def report_format(*more: str, help: str = "Output format.") -> _Decorator:
+    """`-o`, for what is no object of the API: a table, JSON or YAML, and `more`. Passed on as `output_format`."""
+    return click.option(
+        "-o",
+        "--output",
+        "output_format",
+        type=click.Choice(("table", "json", "yaml", *more)),
+        default="table",
+        show_default=True,
+        help=help,
+    )

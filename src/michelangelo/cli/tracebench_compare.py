@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table, tracebench_options
 
 __all__ = ["compare", "gate", "report"]
@@ -18,7 +19,7 @@ __all__ = ["compare", "gate", "report"]
 @click.argument("b")
 @tracebench_options.settings
 @tracebench_options.store
-@tracebench_options.output_format
+@shared.report_format()
 def compare(a: str, b: str, store: Path, output_format: Any, **words: Any) -> None:
     """Say what changed from recording A to recording B, and how sure that is. Exits with 0 whatever it finds.
 
@@ -63,7 +64,7 @@ def report(a: str, b: str, files: tuple[Path, ...], store: Path, allow_inconclus
 )
 @tracebench_options.settings
 @tracebench_options.store
-@tracebench_options.output_format
+@shared.report_format()
 @click.pass_context
 def gate(ctx: click.Context, /, a: str, b: str, store: Path, output_format: Any, **words: Any) -> None:
     """Compare A and B, and exit with 0 (pass), 1 (regression) or 4 (inconclusive: too few cases to tell).

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, table, tracebench_options
 
 __all__ = ["list_recordings"]
@@ -16,7 +17,7 @@ __all__ = ["list_recordings"]
 @click.command("list")
 @click.argument("name", default="", metavar="[NAME]")
 @tracebench_options.store
-@tracebench_options.output_format
+@shared.report_format()
 def list_recordings(name: str, store: Path, output_format: Any) -> None:
     """List the recordings of a store, or those of one name, oldest first.
 

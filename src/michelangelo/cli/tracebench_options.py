@@ -12,7 +12,7 @@ import click
 
 from michelangelo.cli import options
 
-__all__ = ["SETTINGS", "engines", "opened", "opened_judges", "output_format", "settings", "store"]
+__all__ = ["SETTINGS", "engines", "opened", "opened_judges", "settings", "store"]
 
 _Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,15 +26,6 @@ store: Final[_Decorator] = click.option(
     default=Path("traces"),
     show_default=True,
     help="The folder with the recordings.",
-)
-output_format: Final[_Decorator] = click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(("table", "json", "yaml")),
-    default="table",
-    show_default=True,
-    help="Output format.",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from michelangelo import errors
+from michelangelo.cli import options as shared
 from michelangelo.cli import output, tracebench_options
 
 __all__ = ["record"]
@@ -31,7 +32,7 @@ __all__ = ["record"]
 @click.option("--embed", is_flag=True, help="Keep an embedding of each answer, for drift of meaning.")
 @tracebench_options.engines
 @tracebench_options.store
-@tracebench_options.output_format
+@shared.report_format()
 def record(suite: Path, store: Path, output_format: Any, **words: Any) -> None:
     """Ask every case of SUITE and keep the answers, judged, as the next version of a name.
 

@@ -31,7 +31,7 @@ _ALARM = 1
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cases that are drawn.")
 @tracebench_options.engines
 @tracebench_options.store
-@tracebench_options.output_format
+@shared.report_format()
 @click.pass_context
 def watch(ctx: click.Context, /, baseline: str, engine: str, store: Path, output_format: Any, **words: Any) -> None:
     """Ask a few cases of a recorded suite again, and exit with 1 when the endpoint got worse than the BASELINE.

