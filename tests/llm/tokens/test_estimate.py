@@ -179,6 +179,7 @@ def test_a_change_is_compared_with_a_revision(tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
     (tmp_path / "a.txt").write_text("hello")
     (tmp_path / "gone.txt").write_text("hello world")
+    (tmp_path / "link.txt").symlink_to("a.txt")
     _git(tmp_path, "add", ".")
     _git(tmp_path, "commit", "-q", "-m", "first")
     (tmp_path / "a.txt").write_text("hello hello hello")
@@ -191,6 +192,7 @@ def test_a_change_is_compared_with_a_revision(tmp_path: Path) -> None:
     assert "| `gone.txt` | 2 | none | -2 (-100.0%) |" in text
     assert "| `new\\|.txt` | none | 1 | +1 |" in text
     assert "**cost, USD**" in text
+    assert "link.txt" not in text
     with pytest.raises(errors.PricingError, match="'nowhere' is no report"):
         work.compared("nowhere", [str(tmp_path)], asked, after)
 

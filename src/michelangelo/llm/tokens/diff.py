@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import stat
 import subprocess
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,9 +61,12 @@ def at_revision(revision: str, paths: Sequence[str]) -> Iterator[tuple[Path, lis
     there = [path for path in wanted if _git(top, "ls-tree", "-z", "--name-only", commit, "--", path)]
     with tempfile.TemporaryDirectory() as folder:
         if there:
-            data = _git(top, "archive", "--format=tar", commit, "--", *there)
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                archive.extractall(folder, filter="data")
+            data = _git(top, "archive", "--format=zip", "-0", commit, "--", *there)
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                # Links are left out, as in a folder; zipfile itself keeps paths within it.
+                archive.extractall(
+                    folder, [one for one in archive.infolist() if not stat.S_ISLNK(one.external_attr >> 16)]
+                )
         yield Path(folder), there
 
 

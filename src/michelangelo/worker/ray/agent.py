@@ -171,7 +171,7 @@ class Agent:
         """A worker that has said who it is."""
         item = self._items.get(name["id"])
         if name["role"] == "log" and item is not None and item.log_socket is None:
-            item.log_socket = connection
+            item.take_log(connection)
             self._loop.listen(connection.fileno(), functools.partial(self._on_log, item))
         elif name["role"] == "messages" and item is not None and not item.is_condemned and not item.was_started:
             self._hand_over(item, connection)
@@ -270,7 +270,7 @@ class Agent:
             return
         if item.report is None and not item.is_condemned and not item.is_over:
             self._loop.after(_LOSS_SECONDS, functools.partial(self._finish, item))  # until then Ray says why
-        elif item.log_socket is None:
+        elif item.has_whole_log:
             self._finish(item)
         else:
             self._loop.after(_LOG_SECONDS, functools.partial(self._finish, item))
@@ -290,7 +290,8 @@ class Agent:
         if error is not None:
             item.condemn(*_verdict_of(error, item))
         if item.channel is None or error is not None:
-            self._loop.after(_LOG_SECONDS if item.log_socket is not None else 0, functools.partial(self._finish, item))
+            has_more = item.was_started and not item.has_whole_log
+            self._loop.after(_LOG_SECONDS if has_more else 0, functools.partial(self._finish, item))
         else:
             self._loop.after(_LOG_SECONDS, functools.partial(self._finish, item))
 

@@ -27,6 +27,7 @@ class Item:
         self.channel: wire.Channel | None = None
         """To the worker, from when that has asked for the attempt until it has gone."""
         self.log_socket: socket.socket | None = None
+        self._has_log_come = False
         self.process_fd = -1
         """Of the worker's process, where that is below the agent."""
         self.was_started = False
@@ -54,6 +55,15 @@ class Item:
         """Decide how this attempt ends, unless it has reported its end or that is decided already."""
         if self.report is None and self._verdict is None:
             self._verdict = (state, message)
+
+    @property
+    def has_whole_log(self) -> bool:
+        """Whether nothing more of it is to come. Its connection may come after the one that says how it ended."""
+        return self.log_socket is None and (self._has_log_come or not self.has_log)
+
+    def take_log(self, connection: socket.socket) -> None:
+        """From now on the log is read from there."""
+        self.log_socket, self._has_log_come = connection, True
 
     def write(self, data: bytes) -> None:
         if self._log is not None:
