@@ -135,7 +135,7 @@ def engines() -> Iterator[None]:
         import ray
         from pyspark.sql import SparkSession
 
-        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
         yield
         spark.stop()
