@@ -23,7 +23,7 @@ GOALS = (
     (Goal(risk=0.1), 0.25),
     (Goal(risk=0.05), 0.25),
     (Goal(risk=0.02), 0.25),
-    (Goal(risk=0.01, share_for_weights=0.25), 0.1),
+    (Goal(risk=0.01, share_for_weights=0.22), 0.19),
     (Goal(risk=0.2, rate="answered"), 0.25),
 )
 """What is promised, and the share that is held out."""

@@ -5,10 +5,14 @@ Nothing is mocked here. A test that needs a server starts it on a free port of 1
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Tests run side by side: threads of OpenMP that spin while they wait for a core make each other ten times as slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Nothing is timed in a test: a busy machine is no failure. A failing example is printed so that it can be run again.
 hypothesis.settings.register_profile(

@@ -53,7 +53,7 @@ def test_threshold_is_fitted_on_questions_that_the_weights_have_not_seen(rows: l
 
 def test_a_promise_beyond_the_sample_is_refused_before_and_after_asking(rows: list[calibration.Example]) -> None:
     goal = Goal(risk=0.01)
-    with pytest.raises(errors.CalibrationError, match=r"takes at least 346: label about \d+ more, or promise less"):
+    with pytest.raises(errors.CalibrationError, match=r"takes at least 346: label about \d+ more, leave it a larger"):
         calibration.check([row.question for row in rows], goal)
     with pytest.raises(errors.CalibrationError, match="takes at least"):
         calibration.calibrate(rows, goal, embedder="e", corpus_digest="c")

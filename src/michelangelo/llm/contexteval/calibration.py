@@ -195,7 +195,8 @@ def check(asked: Sequence[Question], goal: Goal) -> None:
         more = round((least - has) / (1 - goal.share_for_weights)) + 1
         raise errors.CalibrationError(
             f"the split that fits the threshold has {has} {what} and {goal.risk:.1%} at {goal.confidence:.0%} "
-            f"confidence takes at least {least}: label about {more} more, or promise less"
+            f"confidence takes at least {least}: label about {more} more, leave it a larger share (less for the "
+            f"weights or held out), or promise less"
         )
 
 

@@ -101,12 +101,14 @@ def test_a_search_finds_the_best_and_failures_are_rows_of_its_report(
 @pytest.mark.slow
 def test_an_interrupted_search_is_continued_with_the_trials_that_are_missing(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], start_new_session=True) as stuck:
-        deadline = time.monotonic() + 180.0
-        while len(list(tmp_path.glob("start-*"))) < 3:
-            assert time.monotonic() < deadline
-            assert stuck.poll() is None
-            time.sleep(0.2)
-        os.killpg(stuck.pid, signal.SIGKILL)
+        try:
+            deadline = time.monotonic() + 300.0
+            while len(list(tmp_path.glob("start-*"))) < 3:
+                assert time.monotonic() < deadline
+                assert stuck.poll() is None
+                time.sleep(0.2)
+        finally:
+            os.killpg(stuck.pid, signal.SIGKILL)
     found = search.search(config(tmp_path), SPACE, num_trials=4, train=make_train(tmp_path))
     assert len(found.trials) == 4
     assert {one.state for one in found.trials} <= {"Succeeded", "Failed"}

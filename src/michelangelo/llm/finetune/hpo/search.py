@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from michelangelo import errors
 from michelangelo.llm.finetune.config import FinetuneConfig
-from michelangelo.llm.finetune.hpo import report, space, trial
+from michelangelo.llm.finetune.hpo import report, space, training, trial
 from michelangelo.llm.finetune.hpo.report import SearchReport, Trial
 
 __all__ = ["SearchOptions", "search"]
@@ -52,7 +52,7 @@ def search(
     *,
     num_trials: int = 12,
     options: SearchOptions = SearchOptions(),
-    train: trial.Train = trial.finetune,
+    train: trial.Train = training.finetune,
 ) -> SearchReport:
     """Runs the trials that are missing, and writes the report into `config.output`. A trial that fails is a row of it.
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from michelangelo import errors
-from michelangelo.llm.finetune import running
 from michelangelo.llm.finetune.config import FinetuneConfig
 from michelangelo.llm.finetune.hpo import space
 from michelangelo.llm.finetune.recording import Evaluated, Event, Sink, Started, Stepped
 from michelangelo.llm.finetune.sinks import events_file
 from michelangelo.llm.finetune.sinks.terminal import SmoothedLoss
 
-__all__ = ["LossReporter", "Report", "Train", "TrialSetup", "finetune", "has_validation", "run"]
+__all__ = ["LossReporter", "Report", "Train", "TrialSetup", "has_validation", "run"]
 
 Train: TypeAlias = Callable[[FinetuneConfig, Sequence[Sink]], object]
 """Trains, and hands its events to the sinks."""
@@ -87,11 +86,6 @@ class LossReporter:
     def _send(self) -> None:
         if math.isfinite(self.loss):
             self._report({"loss": self.loss, "step": self.step, "is_over": False, "message": ""})
-
-
-def finetune(config: FinetuneConfig, sinks: Sequence[Sink]) -> None:
-    """The training that a search runs."""
-    running.finetune(config, sinks=sinks)
 
 
 def run(setup: TrialSetup, name: str, values: Mapping[str, Any], train: Train, report: Report) -> None:
