@@ -1,6 +1,6 @@
 """The gate over all of CPython's topics: promises on other splits, and against a cosine cut-off with the same promise.
 
-    python benchmarks/contexteval_gate.py [--embedder hashing] [--repetitions 200]
+    python benchmarks/contexteval_gate.py [--embedder hashing] [--repetitions 400]
 
 Embedding 792 chunks with MiniLM takes two minutes on a core, the questions half a minute, the repetitions seconds.
 """
@@ -23,16 +23,17 @@ GOALS = (
     (Goal(risk=0.1), 0.25),
     (Goal(risk=0.05), 0.25),
     (Goal(risk=0.02), 0.25),
-    (Goal(risk=0.01, share_for_weights=0.22), 0.19),
+    (Goal(risk=0.01, share_for_weights=0.2), 0.1805),
     (Goal(risk=0.2, rate="answered"), 0.25),
 )
-"""What is promised, and the share that is held out."""
+"""What is promised, and the share that is held out. 1 % of the unanswerable ones is a whole number of them only where a
+hundred are held out, and the threshold takes 346 of the other 454."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--embedder", default="minilm")
-    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=400)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         rows = asked(Path(place), options.embedder)

@@ -24,10 +24,34 @@ def retrieve(place: Path) -> retriever.Retriever:
     return retriever.Retriever(corpus.open_corpus(place))
 
 
-def _retrieval(question: str, text: str, *, anchors: tuple[str, ...] = (), found: tuple[str, ...] = ()) -> Retrieval:
-    sentences = (Sentence(text, 0, len(text), 0.5, 0.5),)
+def _retrieval(
+    question: str,
+    text: str,
+    *,
+    anchors: tuple[str, ...] = (),
+    found: tuple[str, ...] = (),
+    section: tuple[str, ...] = (),
+    similarity: float = 0.5,
+) -> Retrieval:
+    sentences = (Sentence(text, 0, len(text), 0.5, similarity),)
     passage = Passage(
-        0, "a.txt", (), "prose", text, 0, len(text), 0.5, 1.0, 1, 1, 0.03, 0.5, 0.5, found, 0.5, sentences=sentences
+        0,
+        "a.txt",
+        section,
+        "prose",
+        text,
+        0,
+        len(text),
+        0.5,
+        1.0,
+        1,
+        1,
+        0.03,
+        0.5,
+        0.5,
+        found,
+        0.5,
+        sentences=sentences,
     )
     terms = (Term("memory", "memori", 2.0, 1), Term("zebra", "zebra", 4.0, 0))
     return Retrieval(question, terms, anchors, (passage,), (0.5, 0.1), (1.0,), (0,), (0,), 10, "c", "e")
@@ -61,6 +85,8 @@ def test_what_is_answered_looks_better_than_what_is_not(retrieve: retriever.Retr
         ("Which PEP describes it?", "See PEP 492 for details.", "See the proposal for details."),
         ("Which exception is raised?", "A KeyError is raised.", "Then it fails."),
         ("How many items are there?", "There are exactly three items.", "There are some items."),
+        ("How many case blocks can it have?", "It has two case blocks.", "It has at most one irrefutable case block."),
+        ("How many times is it read?", "It is read once.", "It has 3 readers."),
         ("Who wrote it?", "It was written by Ada Lovelace.", "It was written long ago."),
         ("What is the default?", "The default is a space.", "A space is common."),
         ("Why is that so?", "It is so because the loop ends.", "It is so."),
@@ -70,6 +96,26 @@ def test_the_sort_of_thing_that_is_asked_for_is_looked_for(question: str, right:
     assert features.compute(_retrieval(question, right))["expected"] == 1.0
     assert features.compute(_retrieval(question, wrong))["expected"] == 0.0
     assert features.compute(_retrieval("Tell me of it.", wrong))["expected"] == 1.0
+
+
+def test_a_sentence_with_what_is_asked_for_counts_more_than_one_without() -> None:
+    question = "In which version were zebras added to memory?"
+    right, wrong = (
+        features.compute(_retrieval(question, text, similarity=0.8))
+        for text in ("Added in version 3.9: zebras in memory.", "Added long ago: zebras in memory.")
+    )
+    assert right["sentence_both"] == wrong["sentence_both"] > 0.5
+    assert right["answer_sentence"] == right["sentence_both"]
+    assert wrong["answer_sentence"] == wrong["sentence_both"] / 2
+
+
+def test_words_of_the_question_may_stand_in_the_heading_of_its_sentence() -> None:
+    here, elsewhere = (
+        features.compute(_retrieval("q", "They graze.", section=section, similarity=0.81))
+        for section in (("Memory of zebras",), ("Horses",))
+    )
+    assert here["sentence_in_context"] == pytest.approx(0.9)
+    assert elsewhere["sentence_in_context"] == 0.0
 
 
 def test_a_changed_last_letter_of_a_stem_is_no_missing_word() -> None:

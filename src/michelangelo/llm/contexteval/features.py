@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from michelangelo.llm.contexteval.retrieval import Passage, Retrieval, Term
+from michelangelo.llm.contexteval.retrieval import Passage, Retrieval, Sentence, Term
 
 __all__ = ["BASELINE", "NAMES", "compute", "explain", "matrix"]
 
@@ -24,6 +24,16 @@ BASELINE: Final[tuple[str, ...]] = ("top_cosine",)
 """The features of a gate that is a fixed cosine cut-off."""
 _TOP: Final = 3
 """How many passages count as what the answer may be taken from."""
+_NUMBERS: Final = "no|one|two|three|four|five|six|seven|eight|nine|ten|zero|unlimited|single"
+_HOW_MANY: Final = re.compile(
+    r"\bhow many (?:more )?((?:\w+[ -]){0,2}?\w+)"
+    r"(?= (?:can|could|does|do|did|is|are|was|were|may|must|should|will|has|have|at|in|on|per|to)\b|\?|$)",
+    re.IGNORECASE,
+)
+"""Its group: of what. A number of something else, or of some of them only ("at most one irrefutable case block"), does
+not say how many there are."""
+_ENDINGS: Final = re.compile(r"(?:ies|es|s|y)$")
+_HOW_OFTEN: Final = r"\b(?:once|twice|never|times|each time)\b"
 _EXPECTED: Final[tuple[tuple[str, str], ...]] = (
     (r"\bpeps?\b", r"\bPEP\s*\d+"),
     (
@@ -39,9 +49,9 @@ _EXPECTED: Final[tuple[tuple[str, str], ...]] = (
         r"\b[A-Z]\w*(?:Error|Exception|Iteration|Exit|Interrupt|Warning)\b",
     ),
     (
-        r"\bhow (?:many|much|long|large|big|tall|far|fast|old|wide|deep|often|expensive|slow|hot|high)\b"
+        r"\bhow (?:much|long|large|big|tall|far|fast|old|wide|deep|often|expensive|slow|hot|high)\b"
         r"|\b(?:maximum|minimum|max|min|largest|smallest|size|number|count|limit|length|width|value)\b",
-        r"\d|\b(?:no|one|two|three|four|five|six|seven|eight|nine|ten|once|twice|zero|none|unlimited|exactly|single)\b",
+        rf"\d|\b(?:{_NUMBERS}|once|twice|none|exactly)\b",
     ),
     (r"^when (?:did|was|were|does)\b|\bin (?:which|what) year\b|\brelease date\b", r"\b(?:1[5-9]|20)\d\d\b|\d+\.\d+"),
     (
@@ -170,14 +180,56 @@ def _known_terms(retrieval: Retrieval) -> float:
 
 def _expected(retrieval: Retrieval) -> float:
     """Whether a sentence near the question has what is asked for; 1 when nothing in particular is."""
-    wanted = [re.compile(answer) for asked, answer in _compiled() if asked.search(retrieval.question)]
-    if not wanted:
-        return 1.0
-    return max(
-        sum(bool(pattern.search(text)) for pattern in wanted) / len(wanted)
-        for passage in _top(retrieval)
-        for text in _near(passage)
+    wanted = _wanted(retrieval.question)
+    return max(_share(wanted, text) for passage in _top(retrieval) for text in _near(passage))
+
+
+def _answer_sentence(retrieval: Retrieval) -> float:
+    """As `_sentence_both`, of half the weight where what is asked for stands neither in it nor in the next one."""
+    wanted = _wanted(retrieval.question)
+    found = (
+        math.sqrt(max(0.0, one.coverage) * similarity) * (0.5 + 0.5 * _share(wanted, text))
+        for one, similarity, text in _with_next(retrieval)
     )
+    return max(found, default=0.0)
+
+
+def _sentence_in_context(retrieval: Retrieval) -> float:
+    """As `_sentence_both`, but the question's words may also stand in the sentence's heading or in the next one."""
+    weight = sum(term.idf for term in retrieval.terms)
+    if not weight:
+        return 0.0
+    found = (
+        math.sqrt(similarity * sum(term.idf for term in retrieval.terms if _has(text.casefold(), term)) / weight)
+        for _, similarity, text in _with_next(retrieval)
+    )
+    return max(found, default=0.0)
+
+
+def _with_next(retrieval: Retrieval) -> Iterator[tuple[Sentence, float, str]]:
+    """The sentences that have a similarity, with it (at least 0) and their text between heading and next sentence."""
+    for passage in _top(retrieval):
+        for i, one in enumerate(passage.sentences):
+            if one.similarity is not None:
+                texts = (*passage.section, *(near.text for near in passage.sentences[i : i + 2]))
+                yield one, max(0.0, one.similarity), " ".join(texts)
+
+
+@functools.lru_cache(maxsize=1000)
+def _wanted(question: str) -> tuple[re.Pattern[str], ...]:
+    """What a text that answers this question has: all of these. None: nothing in particular is asked for."""
+    wanted = [answer for asked, answer in _compiled() if asked.search(question)]
+    if many := _HOW_MANY.search(question):
+        words = [re.escape(_ENDINGS.sub("", word)) for word in re.split("[ -]", many[1])]
+        phrase = r"\W+".join(rf"{word}\w*" for word in words)
+        wanted.append(
+            _HOW_OFTEN if words[-1] == "tim" else rf"(?i)(?<!\w)(?:\d+|{_NUMBERS}|any number of)\W{{1,3}}{phrase}"
+        )
+    return tuple(map(re.compile, wanted))
+
+
+def _share(wanted: Sequence[re.Pattern[str]], text: str) -> float:
+    return sum(bool(pattern.search(text)) for pattern in wanted) / len(wanted) if wanted else 1.0
 
 
 def _passage_score(retrieval: Retrieval) -> float:
@@ -225,6 +277,8 @@ _FEATURES: Final[Mapping[str, tuple[Callable[[Retrieval], float], str]]] = {
     "anchors": (_anchors, "share of the question's names, numbers and identifiers in a passage"),
     "rarest_term": (_rarest_term, "whether the rarest words of the question are there"),
     "known_terms": (_known_terms, "share of the question's words that the corpus has at all"),
+    "answer_sentence": (_answer_sentence, "such a sentence that has what is asked for, in it or after it"),
+    "sentence_in_context": (_sentence_in_context, "a sentence like the question whose surroundings have its words"),
     "expected": (_expected, "whether what is asked for (version, number, error, reason) stands near"),
     "passage_score": (_passage_score, "what the best passage was ranked by"),
 }
