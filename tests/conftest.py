@@ -13,6 +13,8 @@ import pytest
 
 # Tests run side by side: threads of OpenMP that spin while they wait for a core make each other ten times as slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would wait for all other tests, as they are nicer by 15.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Nothing is timed in a test: a busy machine is no failure. A failing example is printed so that it can be run again.
 hypothesis.settings.register_profile(

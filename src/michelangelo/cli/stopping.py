@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
-
-import click
+from typing import Final
 
 __all__ = ["stopping"]
+
+_STDERR: Final = 2
 
 
 @contextlib.contextmanager
@@ -21,7 +23,9 @@ def stopping(message: str) -> Iterator[list[int]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        click.echo(message, err=True)
+        # Not through sys.stderr: the signal may have come in the middle of a line that is written there.
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, f"{message}\n".encode())
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
