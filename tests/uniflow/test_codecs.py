@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from michelangelo.blobs.memory import MemoryBlobStore
@@ -125,6 +125,8 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one.items(), other.items(), strict=True))
+    if dataclasses.is_dataclass(one):
+        return all(same(getattr(one, each.name), getattr(other, each.name)) for each in dataclasses.fields(one))
     return bool(one == other)
 
 
@@ -167,6 +169,7 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(value=values)
+@example(value=Node(math.nan))
 def test_values_come_back_as_they_were(value: Any) -> None:
     blobs = MemoryBlobStore()
     tree = codecs.encode(value, blobs)
