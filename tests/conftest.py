@@ -13,6 +13,7 @@ import pytest
 
 # Tests run side by side: threads of OpenMP that spin while they wait for a core make each other ten times as slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of those who ask for more than one
 # Ray's workers would wait for all other tests, as they are nicer by 15.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

@@ -12,8 +12,13 @@ from tests.llm.finetune.data.test_shards import ROWS, texts
 
 from michelangelo.llm.finetune.config import SourceConfig
 
-# Ray warns of its own settings while it copies them.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*deprecated.*")
+# Ray warns of its own settings while it copies them, and a thread of Ray Data may end with InterruptedError when its
+# iterator is closed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore:.*deprecated.*",
+    "ignore:.*completion-signaler:pytest.PytestUnhandledThreadExceptionWarning",
+)
 
 
 @pytest.mark.slow
