@@ -97,7 +97,7 @@ def test_every_attempt_ends_once_in_a_storm(tmp_path: Path, user_module: Path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 150))
+@pytest.mark.parametrize("seed", range(100, 200))
 def test_every_attempt_ends_once_in_many_storms(tmp_path: Path, user_module: Path, run_id: str, seed: int) -> None:
     run_storm(tmp_path, user_module, run_id, seed)
 

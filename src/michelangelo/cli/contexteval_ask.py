@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from michelangelo.cli import contexteval_options, output
-from michelangelo.cli import options as shared
+from michelangelo.cli import contexteval_options, options, output
 
 __all__ = ["ask"]
 
@@ -34,7 +33,7 @@ __all__ = ["ask"]
 )
 @click.option("--passages", type=click.IntRange(1, 100), default=8, show_default=True, help="How many are looked at.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Read every file's digest first.")
-@shared.report_format()
+@options.report_format()
 def ask(
     question: str,
     folder: Path,

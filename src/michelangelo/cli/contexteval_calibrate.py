@@ -9,7 +9,6 @@ from typing import Any, Final
 import click
 
 from michelangelo.cli import contexteval_options, options, output, table
-from michelangelo.cli import options as shared
 
 __all__ = ["calibrate"]
 
@@ -54,7 +53,7 @@ _HELD_OUT: Final = "held-out"
     help="Share of the others that the weights are fitted with; the rest fits the threshold.",
 )
 @click.option("--salt", default="", metavar="TEXT", help="Another text gives other, independent splits.")
-@shared.report_format()
+@options.report_format()
 def calibrate(
     questions: Path,
     folder: Path,

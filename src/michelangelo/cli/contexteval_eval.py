@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from michelangelo.cli import contexteval_options, output, table
-from michelangelo.cli import options as shared
+from michelangelo.cli import contexteval_options, options, output, table
 
 __all__ = ["evaluate"]
 
@@ -44,7 +43,7 @@ __all__ = ["evaluate"]
     metavar="FILE",
     help="*.html or *.json. Repeat.",
 )
-@shared.report_format()
+@options.report_format()
 def evaluate(
     questions: Path,
     folder: Path,

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from michelangelo.cli import contexteval_options, output, table
-from michelangelo.cli import options as shared
+from michelangelo.cli import contexteval_options, options, output, table
 
 __all__ = ["ingest"]
 
@@ -33,7 +32,7 @@ _SHOWN = 20
 @click.option("--index", type=click.Choice(("auto", "flat", "ivf")), help="Kind of FAISS index. [default: auto]")
 @click.option("--rebuild", is_flag=True, help="Make everything anew, whatever state the corpus is in.")
 @click.option("--wait", "waits", is_flag=True, help="Wait for another ingest's end instead of failing.")
-@shared.report_format()
+@options.report_format()
 def ingest(
     sources: tuple[Path, ...], folder: Path, rebuild: bool, waits: bool, output_format: Any, **given: Any
 ) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from michelangelo import errors
-from michelangelo.cli import contexteval_options, output, table
-from michelangelo.cli import options as shared
+from michelangelo.cli import contexteval_options, options, output, table
 
 __all__ = ["show"]
 
@@ -21,7 +20,7 @@ __all__ = ["show"]
 @click.argument("document", default="", metavar="[DOCUMENT]")
 @contexteval_options.corpus
 @click.option("--span", default="", metavar="START:END", help="Only these characters, as a citation names them.")
-@shared.report_format()
+@options.report_format()
 def show(document: str, folder: Path, span: str, output_format: Any) -> None:
     """List the documents of the corpus, or print what was read from DOCUMENT.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def test_methods_learn_and_the_answer_has_its_interval(tmp_path: Path) -> None:
         # Adapters begin with a leap upwards, as their rates are high for so few steps.
         begin, first, *_, last = (run["losses"][step] for step in sorted(run["losses"]))
         assert last < (begin if run["method"] == "full" else first), run
+    for method, seed in itertools.product(("full", "LoRA"), (1, 2)):
+        losses = [run["losses"] for run in report["measurements"] if (run["method"], run["seed"]) == (method, seed)]
+        assert min(one[max(one)] for one in losses) < losses[0][0], (method, seed)
     behind = [q for q in report["quantities"] if q["name"] == "behind full tuning"]
     assert [q["case"] for q in behind] == ["LoRA against full", "QLoRA against full"]
     assert all(q["predicted"] == 0.0 and q["low"] < q["measured"] < q["high"] for q in behind)

@@ -200,8 +200,8 @@ def _sentence_in_context(retrieval: Retrieval) -> float:
     if not weight:
         return 0.0
     found = (
-        math.sqrt(similarity * sum(term.idf for term in retrieval.terms if _has(text.casefold(), term)) / weight)
-        for _, similarity, text in _with_next(retrieval)
+        math.sqrt(similarity * sum(term.idf for term in retrieval.terms if _has(text, term)) / weight)
+        for _, similarity, text in ((one, value, near.casefold()) for one, value, near in _with_next(retrieval))
     )
     return max(found, default=0.0)
 
