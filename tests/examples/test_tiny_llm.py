@@ -1,38 +1,28 @@
 """The main job: real text, a real tokenizer, a real model, Ray; small here, as large as `make run` in CI.
 
-Its parts are tested by what they promise, the whole as a user runs it: cached, killed and resumed, on a server.
+Its parts are tested here by what they promise; the whole is in test_tiny_llm_job.py and test_tiny_llm_seeds.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import json
 import math
-import os
 import random
 import re
-import signal
-import subprocess
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import tiny_llm_jobs as jobs
 
 from michelangelo import errors
 
-DEADLINE_SECONDS = 900
 MODULES = ("data", "evaluate", "finetune", "model", "page", "pipeline", "report", "score", "tokenizer")
-SMALL = ("--quick", "--steps", "12", "--hidden", "64", "--layers", "1", "--lora-epochs", "1", "--prompts", "1")
-"""Parameters with which everything happens, and nothing is learnt."""
 
 
 @pytest.fixture(scope="module")
@@ -207,215 +197,9 @@ def test_wrong_flags_are_refused_before_anything_starts(checkout: Path, tmp_path
         (("--hidden", "100"), "multiple of 64"),
         (("--stepz", "3"), "--stepz"),
     ):
-        result = _result(checkout, tmp_path, *words)
+        result = jobs.attempt(checkout, tmp_path, *words)
         assert result.returncode == 2
         assert said in result.stderr
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "tiny_llm").exists()
     assert not (tmp_path / "home").exists()
-
-
-# --- the whole --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Job:
-    """Where one run put its things, and what it said."""
-
-    out: Path
-    stdout: str
-    stderr: str
-    metrics: Any
-    """As this run left them: another one in the same folder writes its own."""
-
-    def loss(self, name: str) -> float:
-        """On the held-out text, in nats per token."""
-        found = [one for one in self.metrics["evaluations"] if (one["name"], one["subject"]) == (name, "text")]
-        return float(found[0]["loss"])
-
-    def steps(self, word: str) -> list[str]:
-        """The tasks whose line of progress says `word` (succeeded, cached)."""
-        return sorted(line.strip().partition(":")[0] for line in self.stderr.splitlines() if f": {word}" in line)
-
-
-STEPS = sorted(
-    [
-        *("prepare", "train_tokenizer", "initialise", "measure_baseline", "pretrain", "tune", "complete"),
-        *["measure"] * 3,
-        "write_report",
-    ]
-)
-
-
-def _command(checkout: Path, out: Path, *words: str) -> list[str]:
-    return [sys.executable, str(checkout / "examples" / "tiny_llm" / "main.py"), "--out", str(out), *words]
-
-
-def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith("MA_")}
-
-
-def _result(checkout: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(checkout, out, *words),
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-
-
-def _run(checkout: Path, out: Path, *words: str) -> Job:
-    result = _result(checkout, out, *words)
-    assert result.returncode == 0, result.stderr
-    return Job(out, result.stdout, result.stderr, json.loads((out / "tiny_llm" / "metrics.json").read_text()))
-
-
-@pytest.fixture(scope="module")
-def first(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The first run in an empty folder."""
-    return _run(checkout, tmp_path_factory.mktemp("tiny_llm"), *SMALL)
-
-
-class _Links(HTMLParser):
-    """What a page would load or lead to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [f"{tag} {value}" for name, value in attrs if name in ("src", "href") and value is not None]
-        if tag in ("script", "link", "iframe"):
-            self.found.append(tag)
-
-
-@pytest.mark.slow
-def test_job_leaves_report_models_and_curves(first: Job) -> None:
-    folder = first.out / "tiny_llm"
-    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "</svg>" in (folder / "loss.svg").read_text()
-    for name in ("model/model.safetensors", "adapter/adapter_model.safetensors", "tokenizer.json"):
-        assert (folder / name).stat().st_size > 10_000
-    assert len(first.metrics["gains"]) == len(first.metrics["verdicts"]) == 4
-    assert first.metrics["curves"]["training"][-1]["step"] == 12
-    samples = json.loads((folder / "samples.json").read_text())
-    assert [one["kind"] for one in samples] == ["text", "question"]
-    assert all(one["reference_loss"] > 0 for one in samples)
-
-
-@pytest.mark.slow
-def test_job_shows_what_it_found_and_nothing_else(first: Job) -> None:
-    assert "report.html" in first.stdout
-    assert all(verdict in first.stdout for verdict in first.metrics["verdicts"])
-    assert first.steps("succeeded") == STEPS
-    assert [line for line in first.stderr.splitlines() if "warn" in line.lower()] == []
-
-
-@pytest.mark.slow
-def test_page_is_whole_in_itself(first: Job) -> None:
-    text = (first.out / "tiny_llm" / "report.html").read_text()
-    page = _Links()
-    page.feed(text)
-    assert [one for one in page.found if "#" not in one] == []
-    assert "@import" not in text
-    assert "prefers-color-scheme: dark" in text
-    for said in (*first.metrics["digests"].values(), *first.metrics["verdicts"]):
-        assert said in text
-
-
-@pytest.mark.slow
-def test_second_run_takes_everything_from_the_cache(first: Job, checkout: Path) -> None:
-    second = _run(checkout, first.out, *SMALL)
-    assert (second.steps("succeeded"), second.steps("cached")) == ([], STEPS)
-    assert second.metrics == first.metrics
-
-
-@pytest.mark.slow
-def test_changed_learning_rate_runs_only_what_depends_on_it(first: Job, checkout: Path) -> None:
-    changed = _run(checkout, first.out, *SMALL, "--learning-rate", "0.001")
-    kept = ["initialise", "measure", "measure_baseline", "prepare", "train_tokenizer"]
-    assert changed.steps("cached") == kept
-    assert changed.steps("succeeded") == ["complete", "measure", "measure", "pretrain", "tune", "write_report"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", ["1", "2"])
-def test_trained_model_beats_the_baseline_and_the_untrained(checkout: Path, tmp_path: Path, seed: str) -> None:
-    job = _run(checkout, tmp_path, "--quick", "--seed", seed)
-    assert job.loss("trained") < job.loss("unigram") < job.loss("untrained")
-    gains = {(one["better"], one["worse"], one["subject"]): one for one in job.metrics["gains"]}
-    for worse in ("unigram", "untrained"):
-        gain = gains["trained", worse, "text"]
-        assert gain["low"] > 0
-        assert gain["nats"] == pytest.approx(job.loss(worse) - job.loss("trained"))
-        assert f"trained beats {worse} by {gain['nats']:.3f} nats per token" in job.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", ["tune"])
-def test_killed_job_resumes_to_the_same_metrics(first: Job, checkout: Path, tmp_path: Path, after: str) -> None:
-    with subprocess.Popen(
-        _command(checkout, tmp_path, *SMALL), env=_environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        while f"{after}: succeeded" not in process.stderr.readline():
-            assert process.poll() is None
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait(DEADLINE_SECONDS)
-    resumed = _run(checkout, tmp_path, "--resume")
-    assert after not in resumed.steps("succeeded")
-    assert resumed.metrics == first.metrics
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-
-
-@pytest.mark.slow
-def test_pipeline_runs_on_a_server(first: Job, checkout: Path, tmp_path: Path) -> None:
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = _environment() | {"PATH": programs, "MA_HOME": str(tmp_path / ".ma"), "MA_PORT": "0", "NO_COLOR": "1"}
-    folder = checkout / "examples" / "tiny_llm"
-    given = ("steps=12", "batch_size=8", "hidden=64", "layers=1", "lora_epochs=1", "prompts=1")
-
-    def mactl(*words: str) -> str:
-        done = subprocess.run(
-            ["mactl", *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    with _serving(environment, tmp_path):
-        mactl("apply", "-f", str(folder / "project.yaml"))
-        mactl("pipeline", "apply", "-f", str(folder / "pipeline.yaml"))
-        arguments = [word for one in given for word in ("--arg", one)]
-        mactl("pipeline", "run", "tiny-llm", "-n", "tiny-llm", *arguments, "--wait")
-        run = json.loads(mactl("get", "pipeline_run", "-n", "tiny-llm", "-o", "json"))["items"][0]
-    assert run["status"]["state"] == "Succeeded"
-    assert first.metrics["digests"]["model"] in json.dumps(run["status"]["result"])
-
-
-@contextlib.contextmanager
-def _serving(environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """`mactl serve`, from when it says that it is ready to the end of the block."""
-    with subprocess.Popen(
-        ["mactl", "serve"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        assert server.stdout is not None
-        said = ""
-        while "https://" not in said:
-            line = server.stdout.readline()
-            assert line, f"the server ended before it was ready: {said}"
-            said += line
-        try:
-            yield
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=60)

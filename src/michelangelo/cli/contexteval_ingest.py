@@ -57,7 +57,7 @@ def ingest(
     rows = [[kind, str(len(names))] for kind, names in _counts(done).items()]
     table.print_rows(["FILES", "NUMBER"], rows)
     click.echo(
-        f"\n{done.written.num_documents:,} documents, {done.written.num_chunks:,} chunks, "
+        f"\n{_number(done.written.num_documents, 'document')}, {_number(done.written.num_chunks, 'chunk')}, "
         f"{done.written.num_embedded:,} of them embedded now, in {done.seconds:.1f} s. Corpus {done.digest[:12]}."
     )
     for one in done.skipped[:_SHOWN]:
@@ -68,3 +68,7 @@ def ingest(
 
 def _counts(done: Any) -> dict[str, Any]:
     return {name: getattr(done, name) for name in ("added", "changed", "removed", "kept", "skipped")}
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

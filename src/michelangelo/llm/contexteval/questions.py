@@ -82,7 +82,7 @@ def parse(lines: Iterable[str], *, name: str = "questions") -> tuple[Question, .
         wrong += [f"line {number}: {problem}" for problem in problems]
     if wrong:
         more = f"\n  … and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise errors.CorpusError(f"{name}: {len(wrong)} mistakes\n  " + "\n  ".join(wrong[:_SHOWN]) + more)
+        raise errors.CorpusError(f"{name}: {len(wrong)} mistake{'' if len(wrong) == 1 else 's'}\n  " + "\n  ".join(wrong[:_SHOWN]) + more)
     if not found:
         raise errors.CorpusError(f"{name} holds no question: write one JSON object a line")
     return tuple(found)

@@ -12,14 +12,14 @@ import torch
 
 __all__ = ["Group"]
 
-_DEADLINE_SECONDS = 240.0
-
 
 class Group:
     """`run` calls a function of a module in each process, and gives what each of them returned, by rank."""
 
-    def __init__(self, count: int, folder: Path) -> None:
+    def __init__(self, count: int, folder: Path, *, deadline_seconds: float = 240.0) -> None:
+        """deadline_seconds: of a call, until all have answered."""
         self._count = count
+        self._deadline_seconds = deadline_seconds
         self._folder = folder
         self._number = 0
         self._members: list[tuple[Any, Any]] = []
@@ -33,7 +33,7 @@ class Group:
             pipe.send((meeting, function, arguments))
         results = []
         for rank, (_, pipe) in enumerate(self._members):
-            answer = pipe.recv() if pipe.poll(_DEADLINE_SECONDS) else (f"process {rank} does not answer", None)
+            answer = pipe.recv() if pipe.poll(self._deadline_seconds) else (f"process {rank} does not answer", None)
             results.append(answer)
         problems = [problem for problem, _ in results if problem]
         if problems:

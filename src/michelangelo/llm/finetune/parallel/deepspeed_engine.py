@@ -45,6 +45,8 @@ class DeepSpeedEngine:
         """DeepSpeed makes the optimizer; what is given back sets its learning rate."""
         import deepspeed
 
+        # Else it begins, on processors, by compiling this operator, which is for inference only.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         # It will not start without, though the group of processes is there.
         os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
         self._names = dict(strategy.trained_parameters(model))
