@@ -16,8 +16,8 @@ EXAMPLE ?= tiny_llm
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Three or four workers keep the two cores of the smallest supported machine busy: a third of the time a test waits for
-# a process, of the slow ones half. By file, as the tests of a file may share what is dear to make; in the order of their
+# Four or five workers keep the two cores of the smallest supported machine busy: half of the time a test waits for a
+# process, of the slow ones more. By file, as the tests of a file may share what is dear to make; in the order of their
 # folders, which does not leave the long ones to the end.
 PYTEST = $(BIN)/python -m pytest -n $(or $(JOBS),$(1)) --dist loadfile --no-loadscope-reorder
 
@@ -37,10 +37,10 @@ serve: $(READY) ## Start the API server and its controllers on this machine
 	@$(BIN)/mactl serve $(ARGS)
 
 test: $(READY) ## Run the default suite
-	$(call PYTEST,3) -m "not slow" $(ARGS)
+	$(call PYTEST,4) -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## Run kill storms, long property tests, real servers
-	$(call PYTEST,4) -m slow $(ARGS)
+	$(call PYTEST,5) -m slow $(ARGS)
 
 test-engines: ## Run the engines' suite against the real vLLM, in an environment of its own (3.5 GB, 5 minutes)
 	scripts/engines_environment.sh .venv-engines

@@ -57,7 +57,7 @@ def test_ingest_again_reads_only_what_changed(mactl: Mactl, corpus: str, tmp_pat
     (tmp_path / "docs" / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     result = mactl("contexteval", "ingest", "--corpus", corpus)
     assert result.code == 0, result.err
-    assert "1 documents, 1 chunks, 0 of them embedded now" in result.out
+    assert "1 document, 1 chunk, 0 of them embedded now" in result.out
     assert "skipped: photo.png is binary" in result.err
     listed = json.loads(mactl("contexteval", "show", "--corpus", corpus, "-o", "json").out)
     assert [one["name"] for one in listed["documents"]] == ["pumps.md"]

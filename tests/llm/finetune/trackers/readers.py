@@ -104,8 +104,11 @@ def tensorboard(folder: Path) -> Found:
 
 def wandb(folder: Path) -> Found:
     """The records that `wandb sync` sends."""
+    import wandb as library
     from wandb.proto import wandb_internal_pb2
 
+    # The end of a run does not wait until W&B's own process has written the file; its end does.
+    library.teardown()
     messages: Any = wandb_internal_pb2
     found = Found()
     files = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns)
