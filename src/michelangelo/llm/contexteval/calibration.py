@@ -196,7 +196,7 @@ def check(asked: Sequence[Question], goal: Goal) -> None:
         raise errors.CalibrationError(
             f"the split that fits the threshold has {has} {what} and {goal.risk:.1%} at {goal.confidence:.0%} "
             f"confidence takes at least {least}: label about {more} more, leave it a larger share (less for the "
-            f"weights or held out), or promise less"
+            f"weights, --for-weights, or held out, --hold-out), or promise less (--risk, --confidence)"
         )
 
 

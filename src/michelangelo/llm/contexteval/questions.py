@@ -82,7 +82,8 @@ def parse(lines: Iterable[str], *, name: str = "questions") -> tuple[Question, .
         wrong += [f"line {number}: {problem}" for problem in problems]
     if wrong:
         more = f"\n  … and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise errors.CorpusError(f"{name}: {len(wrong)} mistake{'' if len(wrong) == 1 else 's'}\n  " + "\n  ".join(wrong[:_SHOWN]) + more)
+        said = f"{len(wrong)} mistake{'' if len(wrong) == 1 else 's'}"
+        raise errors.CorpusError(f"{name}: {said}\n  " + "\n  ".join(wrong[:_SHOWN]) + more)
     if not found:
         raise errors.CorpusError(f"{name} holds no question: write one JSON object a line")
     return tuple(found)
