@@ -33,8 +33,11 @@ class Group:
             pipe.send((meeting, function, arguments))
         results = []
         for rank, (_, pipe) in enumerate(self._members):
-            answer = pipe.recv() if pipe.poll(self._deadline_seconds) else (f"process {rank} does not answer", None)
-            results.append(answer)
+            try:
+                answered = pipe.poll(self._deadline_seconds)
+                results.append(pipe.recv() if answered else (f"process {rank} does not answer", None))
+            except EOFError:
+                results.append((f"process {rank} has ended", None))
         problems = [problem for problem, _ in results if problem]
         if problems:
             self.close()  # one may still wait for another
@@ -67,6 +70,7 @@ def _serve(rank: int, count: int, pipe: Any) -> None:
         except EOFError:
             return
         torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+        torch.distributed.barrier()  # else who is done at once leaves while others are still connecting to it
         try:
             pipe.send(("", function(*arguments)))
         except BaseException:  # the other side shows it, and ends this process
