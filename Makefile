@@ -13,13 +13,14 @@ UV_VERSION := 0.13.9
 # By pip, which looks for ready wheels on the machine too; elsewhere it takes the default build.
 TORCH := torch==2.13.0
 EXAMPLE ?= tiny_llm
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Four or five workers keep the two cores of the smallest supported machine busy: half of the time a test waits for a
-# process, of the slow ones more. By file, as the tests of a file may share what is dear to make; in the order of their
+# Four workers keep the two cores of the smallest supported machine busy: half of the time a test waits for a process.
+# With a fifth the slow ones wait for each other. By file, as the tests of a file may share what is dear to make; in the order of their
 # folders, which does not leave the long ones to the end.
-PYTEST = $(BIN)/python -m pytest -n $(or $(JOBS),$(1)) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup lock run serve test test-slow test-engines lint fmt bench docs clean
 
@@ -37,10 +38,10 @@ serve: $(READY) ## Start the API server and its controllers on this machine
 	@$(BIN)/mactl serve $(ARGS)
 
 test: $(READY) ## Run the default suite
-	$(call PYTEST,4) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## Run kill storms, long property tests, real servers
-	$(call PYTEST,5) -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-engines: ## Run the engines' suite against the real vLLM, in an environment of its own (3.5 GB, 5 minutes)
 	scripts/engines_environment.sh .venv-engines

@@ -42,7 +42,7 @@ def bench(tmp_path: Path, run_id: str) -> Iterator[Bench]:
 @pytest.mark.slow
 def test_task_gets_a_session_of_its_size_and_the_jvm_ends_with_it(bench: Bench, run_id: str) -> None:
     config = SparkTask(driver_memory="600Mi", executor_cpu=1, executor_instances=2).settings()
-    outcome = bench.outcome(bench.submit("count", "", config=config), seconds=180)
+    outcome = bench.outcome(bench.submit("count", "", config=config), seconds=600)
     assert outcome.state is AttemptState.SUCCEEDED, outcome
     rows, master, memory = outcome.output
     assert sum(n for _, n in rows) == 1000
