@@ -18,8 +18,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Four workers keep the two cores of the smallest supported machine busy: half of the time a test waits for a process.
-# With a fifth the slow ones wait for each other. By file, as the tests of a file may share what is dear to make; in the order of their
-# folders, which does not leave the long ones to the end.
+# With a fifth the slow ones wait for each other. By file, as the tests of a file may share what is dear to make; in the
+# order of their folders, which does not leave the long ones to the end.
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup lock run serve test test-slow test-engines lint fmt bench docs clean
