@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of those who ask for more than one
 # Ray's workers would wait for all other tests, as they are nicer by 15.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Else each Ray begins with a process for every logical processor that a test gives it, needed or not.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 # Nothing is timed in a test: a busy machine is no failure. A failing example is printed so that it can be run again.
 hypothesis.settings.register_profile(

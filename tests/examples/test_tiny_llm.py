@@ -1,6 +1,6 @@
 """The main job: real text, a real tokenizer, a real model, Ray; small here, as large as `make run` in CI.
 
-Its parts are tested here by what they promise; the whole is in test_tiny_llm_job.py and test_tiny_llm_seeds.py.
+Its parts are tested here by what they promise; the whole is in test_tiny_llm_job.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The main job as a user runs it, small: what it leaves, cached, changed, killed and resumed, on a server."""
+"""The main job as a user runs it, small: what it leaves, what it learns, cached, killed and resumed, on a server.
+
+In one file, so by one worker: two of these jobs at once, each with a Ray, are too much for two cores with other tests.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ import pytest
 from tests.examples import tiny_llm_jobs as jobs
 
 pytestmark = pytest.mark.slow
+
+SHORT = ("--lora-epochs", "1", "--prompts", "1")
+"""Of what comes behind the training, which is as long as in `make run ARGS=--quick`."""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,18 @@ def test_changed_learning_rate_runs_only_what_depends_on_it(first: jobs.Job, che
     kept = ["initialise", "measure", "measure_baseline", "prepare", "train_tokenizer"]
     assert changed.steps("cached") == kept
     assert changed.steps("succeeded") == ["complete", "measure", "measure", "pretrain", "tune", "write_report"]
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_trained_model_beats_the_baseline_and_the_untrained(checkout: Path, tmp_path: Path, seed: str) -> None:
+    job = jobs.run(checkout, tmp_path, "--quick", *SHORT, "--seed", seed)
+    assert job.loss("trained") < job.loss("unigram") < job.loss("untrained")
+    gains = {(one["better"], one["worse"], one["subject"]): one for one in job.metrics["gains"]}
+    for worse in ("unigram", "untrained"):
+        gain = gains["trained", worse, "text"]
+        assert gain["low"] > 0
+        assert gain["nats"] == pytest.approx(job.loss(worse) - job.loss("trained"))
+        assert f"trained beats {worse} by {gain['nats']:.3f} nats per token" in job.stdout
 
 
 @pytest.mark.parametrize("after", ["tune"])

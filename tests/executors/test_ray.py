@@ -249,7 +249,7 @@ def test_loss_of_the_head_loses_what_ran_and_nothing_else(ray_bench: Bench, modu
     assert outcome.state is AttemptState.LOST
     assert "the local Ray was lost" in error_of(outcome)
     until(lambda: not is_running(worker))
-    assert ray_bench.outcome(ray_bench.submit("add", 1, 1), seconds=120).output == 2
+    assert ray_bench.outcome(ray_bench.submit("add", 1, 1), seconds=300).output == 2
 
 
 def lonely_bench(tmp_path: Path, module: Path, run_id: str, *, address: str = "", start_seconds: float = 120) -> Bench:
@@ -272,7 +272,7 @@ def test_address_that_cannot_be_used_is_said(
     address = address.format(port=free_port)
     bench = lonely_bench(tmp_path, user_module, run_id, address=address)
     try:
-        outcome = bench.outcome(bench.submit("add", 1, 1), seconds=60)
+        outcome = bench.outcome(bench.submit("add", 1, 1), seconds=180)
     finally:
         bench.executor.close()
     assert outcome.state is AttemptState.FAILED
@@ -285,7 +285,7 @@ def test_address_that_cannot_be_used_is_said(
 def test_ray_that_does_not_start_in_time_is_said(tmp_path: Path, user_module: Path, run_id: str) -> None:
     bench = lonely_bench(tmp_path, user_module, run_id, start_seconds=0.2)
     try:
-        outcome = bench.outcome(bench.submit("add", 1, 1), seconds=60)
+        outcome = bench.outcome(bench.submit("add", 1, 1), seconds=180)
     finally:
         bench.executor.close()
     assert outcome.state is AttemptState.FAILED
@@ -317,12 +317,12 @@ def test_local_ray_grows_with_what_tasks_ask_for(tmp_path: Path, module: Path, r
     started, released = bench.file("started"), bench.file("released")
     try:
         small = bench.submit("where", str(started), str(released))
-        until(started.exists, seconds=60)
+        until(started.exists, seconds=180)
         large = bench.submit("is_initialized", resources=Resources(cpu=16), config={"custom_resources": {"fpga": 1}})
         until(lambda: "needs 16 CPU; the local Ray has 4" in executor.pending().get(large, ""))
         released.touch()
         assert bench.outcome(small).output == "released"
-        assert bench.outcome(large, seconds=60).output is True
+        assert bench.outcome(large, seconds=180).output is True
     finally:
         executor.close()
     assert marked(run_id) == []
@@ -361,7 +361,7 @@ def start_driver(tmp_path: Path, module: Path, run_id: str, address: str = "") -
     family = tmp_path / "family.json"
     command = [sys.executable, "-c", DRIVER, str(module), run_id, blobs_url(tmp_path), str(family), address]
     driver = subprocess.Popen(command)
-    until(family.exists, seconds=120)
+    until(family.exists, seconds=300)
     return driver, json.loads(family.read_text())
 
 
@@ -412,21 +412,21 @@ def test_attempt_runs_in_a_cluster_and_survives_the_loss_of_a_node(
     bench = lonely_bench(tmp_path, module, run_id, address=cluster.address)
     far = {"custom_resources": {"far": 1}}
     try:
-        assert bench.outcome(bench.submit("is_initialized"), seconds=60).output is True
+        assert bench.outcome(bench.submit("is_initialized"), seconds=180).output is True
         node = cluster.add_node(num_cpus=1, resources={"far": 1})
         started = bench.file("started")
         attempt = bench.submit("where", str(started), str(bench.file("never")), config=far)
         worker = pid_in(started)
         cluster.remove_node(node, allow_graceful=False)
-        outcome = bench.outcome(attempt, seconds=120)
+        outcome = bench.outcome(attempt, seconds=300)
         assert outcome.state is AttemptState.LOST, outcome
         until(lambda: not is_running(worker))
         executor = bench.executor
         assert isinstance(executor, RayExecutor)
         waiting = bench.submit("is_initialized", config=far)
-        until(lambda: "needs 1 far; the cluster has 0" in executor.pending().get(waiting, ""), seconds=60)
+        until(lambda: "needs 1 far; the cluster has 0" in executor.pending().get(waiting, ""), seconds=180)
         cluster.add_node(num_cpus=1, resources={"far": 1})
-        assert bench.outcome(waiting, seconds=60).output is True
+        assert bench.outcome(waiting, seconds=180).output is True
     finally:
         bench.executor.close()
 
@@ -451,10 +451,10 @@ def test_source_is_brought_to_workers_that_do_not_have_the_file(
     try:
         # The first attempt packs the source and holds a worker that has not loaded it yet for the second.
         attempt = bench.submit("where", str(started), str(released))
-        until(started.exists, seconds=60)
+        until(started.exists, seconds=180)
         hidden = module.with_suffix(".hidden")
         module.rename(hidden)
-        assert bench.outcome(bench.submit("is_initialized"), seconds=60).output is True
+        assert bench.outcome(bench.submit("is_initialized"), seconds=180).output is True
         released.touch()
         assert bench.outcome(attempt).output == "released"
     finally:
