@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.mactl_server import serving
 
 from michelangelo.api.v2 import registry
 
@@ -133,23 +132,3 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> subpro
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
     )
-
-
-@contextlib.contextmanager
-def serving(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """`mactl serve`, from when it says that it is ready to the end of the block."""
-    command = ["mactl", "serve"]
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        assert server.stdout is not None
-        said = ""
-        while "https://" not in said:
-            line = server.stdout.readline()
-            assert line, f"the server ended before it was ready: {said}"
-            said += line
-        try:
-            yield
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=30)

@@ -5,19 +5,18 @@ In one file, so by one worker: two of these jobs at once, each with a Ray, are t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.examples import tiny_llm_jobs as jobs
+from tests.mactl_server import serving
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +141,7 @@ def test_pipeline_runs_on_a_server(first: jobs.Job, checkout: Path, tmp_path: Pa
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    with _serving(environment, tmp_path):
+    with serving(tmp_path, environment):
         mactl("apply", "-f", str(folder / "project.yaml"))
         mactl("pipeline", "apply", "-f", str(folder / "pipeline.yaml"))
         arguments = [word for one in given for word in ("--arg", one)]
@@ -150,22 +149,3 @@ def test_pipeline_runs_on_a_server(first: jobs.Job, checkout: Path, tmp_path: Pa
         run = json.loads(mactl("get", "pipeline_run", "-n", "tiny-llm", "-o", "json"))["items"][0]
     assert run["status"]["state"] == "Succeeded"
     assert first.metrics["digests"]["model"] in json.dumps(run["status"]["result"])
-
-
-@contextlib.contextmanager
-def _serving(environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """`mactl serve`, from when it says that it is ready to the end of the block."""
-    with subprocess.Popen(
-        ["mactl", "serve"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        assert server.stdout is not None
-        said = ""
-        while "https://" not in said:
-            line = server.stdout.readline()
-            assert line, f"the server ended before it was ready: {said}"
-            said += line
-        try:
-            yield
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=60)

@@ -201,7 +201,8 @@ def _sentence_in_context(retrieval: Retrieval) -> float:
         return 0.0
     found = (
         math.sqrt(similarity * sum(term.idf for term in retrieval.terms if _has(text, term)) / weight)
-        for _, similarity, text in ((one, value, near.casefold()) for one, value, near in _with_next(retrieval))
+        for _, similarity, near in _with_next(retrieval)
+        for text in [near.casefold()]
     )
     return max(found, default=0.0)
 
