@@ -102,7 +102,7 @@ def invalidate(invocation: Invocation, /, names: tuple[str, ...], **given: Any) 
             click.confirm(f"Delete {len(found)} cached outputs of project {place}?", abort=True)
         for one in found:
             cache_entries.delete(link, one)
-    click.echo(f"{len(found)} cached output{'' if len(found) == 1 else 's'} deleted")
+    click.echo(f"{table.counted(len(found), 'cached output')} deleted")
 
 
 def _print(found: list[dict[str, Any]], form: Format) -> None:

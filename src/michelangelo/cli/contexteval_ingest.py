@@ -56,9 +56,10 @@ def ingest(
         return
     rows = [[kind, str(len(names))] for kind, names in _counts(done).items()]
     table.print_rows(["FILES", "NUMBER"], rows)
+    made = done.written
     click.echo(
-        f"\n{_number(done.written.num_documents, 'document')}, {_number(done.written.num_chunks, 'chunk')}, "
-        f"{done.written.num_embedded:,} of them embedded now, in {done.seconds:.1f} s. Corpus {done.digest[:12]}."
+        f"\n{table.counted(made.num_documents, 'document')}, {table.counted(made.num_chunks, 'chunk')}, "
+        f"{made.num_embedded:,} of them embedded now, in {done.seconds:.1f} s. Corpus {done.digest[:12]}."
     )
     for one in done.skipped[:_SHOWN]:
         click.echo(f"skipped: {one.name} {one.reason}", err=True)
@@ -68,7 +69,3 @@ def ingest(
 
 def _counts(done: Any) -> dict[str, Any]:
     return {name: getattr(done, name) for name in ("added", "changed", "removed", "kept", "skipped")}
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

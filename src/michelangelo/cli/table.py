@@ -12,7 +12,7 @@ from michelangelo.cli import colours
 from michelangelo.client.client import Object
 from michelangelo.meta import timestamps
 
-__all__ = ["RowPrinter", "print_rows", "print_table", "state"]
+__all__ = ["RowPrinter", "counted", "print_rows", "print_table", "state"]
 
 _COLOURS: Final[Mapping[str, str]] = {
     "Succeeded": "green",
@@ -72,6 +72,11 @@ def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(cell) for cell in cells) for cells in zip(*table, strict=True)]
     for row in table:
         print(_line(row, widths))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def state(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from michelangelo.cli import table
+
 __all__ = ["lines", "markdown", "over_budget", "prompt_lines"]
 
 _MOST_ITEMS: Final = 40
@@ -85,7 +87,8 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     problems = report["problems"]
     if problems["skippedFiles"] or problems["malformedRows"]:
-        yield "left out", f"{problems['skippedFiles']:,} files, {problems['malformedRows']:,} rows"
+        files, rows = problems["skippedFiles"], problems["malformedRows"]
+        yield "left out", f"{table.counted(files, 'file')}, {table.counted(rows, 'row')}"
         for text in problems["first"]:
             yield "", text
 

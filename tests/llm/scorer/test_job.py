@@ -325,6 +325,24 @@ def test_changed_input_is_refused_and_a_touched_one_is_not(tmp_path: Path) -> No
     assert outcome.report["rows"]["scored"] == 9
 
 
+def test_input_that_is_not_there_leaves_nothing_new_and_forgets_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    config = scoring_jobs.config_of(source, tmp_path / "out.jsonl")
+    with pytest.raises(errors.DatasetError, match="there is no such file"):
+        job.score(config)
+    assert list(tmp_path.iterdir()) == []
+    scoring_jobs.write_rows(source, scoring_jobs.rows_of(9))
+    job.score(config)
+    content = source.read_bytes()
+    source.unlink()
+    with pytest.raises(errors.DatasetError, match="there is no such file"):
+        job.score(config, is_fresh=True)
+    source.write_bytes(content)
+    assert job.score(config).report["rows"]["scored"] == 9
+    sessions = [event for event in JobFolder(config.job_folder).events() if event["kind"] == "session"]
+    assert len(sessions) == 1, "what was scored before was kept"
+
+
 def test_second_driver_is_refused(tmp_path: Path) -> None:
     source = scoring_jobs.write_rows(tmp_path / "in.jsonl", scoring_jobs.rows_of(9))
     config = scoring_jobs.config_of(source, tmp_path / "out.jsonl")

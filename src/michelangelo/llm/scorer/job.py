@@ -73,12 +73,15 @@ def score(
     """
     shown = display or Display(is_on=False)
     config = check(config, has_dataset=dataset is not None)
+    is_of_ray = dataset is not None or config.input.format == "ray"
+    if not is_of_ray:
+        sources.files_of(config.input)  # before anything is made, or forgotten, for an input that is not there
     folder = JobFolder(config.job_folder)
     with Lock(folder.path) as lock, _cluster(config):
         if is_fresh:
             folder.clear()
             ray_data.forget(folder.path)
-        if dataset is not None or config.input.format == "ray":
+        if is_of_ray:
             config = ray_data.materialised(config, dataset, folder.path)
         head = folder.head()
         if head is None:
